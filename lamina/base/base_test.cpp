@@ -1,0 +1,329 @@
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "lamina/base/error.h"
+#include "lamina/base/file.h"
+#include "lamina/base/hash.h"
+#include "lamina/base/json.h"
+#include "lamina/base/text.h"
+
+namespace lamina {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+template <class Work>
+std::string refusal(const Work& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    EXPECT_TRUE(is_utf8(error.what()));
+    EXPECT_EQ(std::string(error.what()).find_first_of("\n\r\x1b"), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "was accepted";
+  return "";
+}
+
+// A folder of its own for one test, gone afterwards.
+class Folder {
+ public:
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "lamina_XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~Folder() { fs::remove_all(path_); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  fs::path operator/(std::string_view name) const { return path_ / name; }
+  size_t entries() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(path_), fs::directory_iterator()));
+  }
+
+ private:
+  fs::path path_;
+};
+
+std::string content(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// ---- JSON
+
+Json parsed(std::string_view text) {
+  return parse_json(text, "c.json");
+}
+
+struct Malformed {
+  std::string name, text, says;
+};
+
+TEST(ParseJson, RefusesEveryMalformedText) {
+  const std::vector<Malformed> items = {
+      {"empty", "", "is empty"},
+      {"blank", " \n\t", "is empty"},
+      {"cut off in an object", R"({"a": 1)", "cut off"},
+      {"cut off in a string", R"({"a)", "cut off"},
+      {"cut off in a word", "tru", "cut off"},
+      {"two documents", "{} {}", "unexpected character \"{\""},
+      {"trailing comma", "[1,]", "unexpected character \"]\""},
+      {"comment", "{} // x", "unexpected character \"/\""},
+      {"single quotes", "{'a':1}", "unexpected character"},
+      {"no value", R"({"a":})", "unexpected character \"}\""},
+      {"key without quotes", "{a:1}", "unexpected character \"a\""},
+      {"NaN", R"({"a": NaN})", "unexpected character \"N\""},
+      {"Infinity", "[Infinity]", "unexpected character \"I\""},
+      {"minus Infinity", "[-Infinity]", "not valid JSON"},
+      {"leading zero", "[01]", "unexpected character \"1\""},
+      {"plus sign", "[+1]", "unexpected character \"+\""},
+      {"hexadecimal", "[0x10]", "unexpected character \"x\""},
+      {"float that overflows", "[1e999]", "too large"},
+      {"2^63", "[9223372036854775808]", "too large"},
+      {"2^64-1", "[18446744073709551615]", "too large"},
+      {"NUL byte", std::string("{\"a\":1}\0", 8), "NUL"},
+      {"NUL byte in a string", std::string("[\"a\0b\"]", 7), "NUL"},
+      {"control character in a string", "[\"a\nb\"]", "not valid JSON"},
+      {"invalid UTF-8", "[\"a\xff\"]", "UTF-8"},
+      {"overlong UTF-8", "[\"\xc0\x80\"]", "UTF-8"},
+      {"surrogate in UTF-8", "[\"\xed\xa0\x80\"]", "UTF-8"},
+      {"lone surrogate", R"(["\ud800"])", "not valid JSON"},
+      {"duplicate key", R"({"a":1,"b":2,"a":3})", "\"a\" stands twice"},
+      {"duplicate key, one escaped", R"({"a":1,"\u0061":3})", "\"a\" stands twice"},
+      {"duplicate key inside", R"({"x":[{"a":1,"a":1}]})", "\"a\" stands twice"},
+      {"duplicate key with an escape sequence", "{\"\\u001b[2J\":1,\"\\u001b[2J\":1}", "\\x1b[2J"},
+      {"depth bomb of arrays", std::string(1'000'000, '['), "nested deeper than 64"},
+      {"65 levels", std::string(65, '[') + std::string(65, ']'), "nested deeper than 64"},
+  };
+  for (const Malformed& item : items) {
+    SCOPED_TRACE(item.name);
+    const std::string message = refusal([&] { parsed(item.text); });
+    EXPECT_THAT(message, HasSubstr(item.says));
+    EXPECT_THAT(message, StartsWith("c.json: "));
+  }
+}
+
+TEST(ParseJson, NamesTheLine) {
+  EXPECT_THAT(refusal([] { parsed("{\n \"a\": 1,\n \"b\": x\n}"); }), HasSubstr("line 3"));
+}
+
+TEST(ParseJson, HoldsItsLimits) {
+  EXPECT_NO_THROW(parsed(std::string(64, '[') + std::string(64, ']')));
+  EXPECT_THAT(refusal([] { parse_json("[[1]]", "x", {.depth = 1}); }), HasSubstr("nested deeper than 1"));
+  EXPECT_THAT(refusal([] { parse_json("[1,2,3]", "x", {.bytes = 6}); }), HasSubstr("allowed"));
+  EXPECT_THAT(refusal([] { parse_json("[1,2,3]", "x", {.values = 3}); }), HasSubstr("3 values allowed"));
+  EXPECT_NO_THROW(parse_json("[1,2,3]", "x", {.values = 4}));
+}
+
+TEST(ParseJson, KeepsKeysInTheirOrderAndNumbersInTheirKind) {
+  const std::string text =
+      R"({"z":1,"a":1.0,"m":[-1,true,null,"é"],"b":9223372036854775807,"c":-9223372036854775808})";
+  EXPECT_EQ(parsed(text).dump(), text);
+  EXPECT_EQ(parsed(" 1 "), 1);
+}
+
+TEST(ParseJson, ReadsManyKeysInLittleTime) {
+  std::string text = "{";
+  for (int i = 0; i < 100'000; ++i) text += fmt::format("\"k{}\":{},", i, i);
+  text.back() = '}';
+  EXPECT_EQ(parsed(text).size(), 100'000U);
+}
+
+TEST(JsonReaders, IntegersAreIntegers) {
+  const Json json =
+      parsed(R"({"n":5,"negative":-1,"f":1.5,"whole":2.0,"s":"5","b":true,"null":null,"big":1e30})");
+  EXPECT_EQ(json_integer(json, "n", "c.json"), 5);
+  EXPECT_EQ(json_integer_or(json, "missing", 7, "c.json"), 7);
+  EXPECT_EQ(json_integer_or(json, "null", 7, "c.json"), 7);
+  EXPECT_THAT(refusal([&] { json_integer(json, "missing", "c.json"); }), HasSubstr("\"missing\" is missing"));
+  EXPECT_THAT(refusal([&] { json_integer(json, "null", "c.json"); }), HasSubstr("\"null\" is missing"));
+  EXPECT_THAT(refusal([&] { json_integer(json, "negative", "c.json", {.min = 0}); }),
+              HasSubstr("-1, outside 0"));
+  EXPECT_THAT(refusal([&] { json_integer_or(json, "n", 0, "c.json", {.max = 4}); }), HasSubstr("5, outside"));
+  for (const char* key : {"f", "whole", "s", "b", "big"}) {
+    EXPECT_THAT(refusal([&] { json_integer(json, key, "c.json"); }),
+                HasSubstr("where an integer was expected"));
+  }
+}
+
+TEST(JsonReaders, OtherKinds) {
+  const Json json = parsed(R"({"n":5,"f":1.5,"s":"text","b":true,"null":null})");
+  EXPECT_EQ(json_number_or(json, "n", 0, "c.json"), 5.0);
+  EXPECT_EQ(json_number_or(json, "f", 0, "c.json"), 1.5);
+  EXPECT_EQ(json_number_or(json, "null", 2.5, "c.json"), 2.5);
+  EXPECT_TRUE(json_bool_or(json, "b", false, "c.json"));
+  EXPECT_FALSE(json_bool_or(json, "missing", false, "c.json"));
+  EXPECT_EQ(json_string(json, "s", "c.json"), "text");
+  EXPECT_EQ(json_string_or(json, "null", "else", "c.json"), "else");
+  EXPECT_TRUE(json_has(json, "s"));
+  EXPECT_FALSE(json_has(json, "null"));
+  EXPECT_FALSE(json_has(Json(1), "s"));
+  EXPECT_THAT(refusal([&] { json_number_or(json, "s", 0, "c.json"); }), HasSubstr("a number was expected"));
+  EXPECT_THAT(refusal([&] { json_bool_or(json, "n", false, "c.json"); }), HasSubstr("true or false"));
+  EXPECT_THAT(refusal([&] { json_string(json, "n", "c.json"); }), HasSubstr("a text was expected"));
+  EXPECT_THAT(refusal([&] { json_string(Json::array(), "s", "c.json"); }), HasSubstr("is missing"));
+}
+
+// ---- Text
+
+TEST(Text, IsUtf8) {
+  for (const char* good : {"", "a", "é", "€", "😀", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf"})
+    EXPECT_TRUE(is_utf8(good));
+  for (const char* bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
+                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x82", "a\xc3"}) {
+    EXPECT_FALSE(is_utf8(bad)) << in_quotes(bad);
+  }
+}
+
+TEST(Text, InQuotesIsSafeToShow) {
+  EXPECT_EQ(in_quotes("größe"), "\"größe\"");
+  EXPECT_EQ(in_quotes("a\"b\\"), "\"a\\\"b\\\\\"");
+  EXPECT_EQ(in_quotes(std::string_view("a\0\n\x1b\x7f\xff", 6)), "\"a\\x00\\x0a\\x1b\\x7f\\xff\"");
+  EXPECT_LT(in_quotes(std::string(1000, 'x'), 20).size(), 30U);
+  EXPECT_TRUE(in_quotes(std::string(1000, 'x')).ends_with("...\""));
+}
+
+TEST(Text, Units) {
+  EXPECT_EQ(human_bytes(0), "0 B");
+  EXPECT_EQ(human_bytes(999), "999 B");
+  EXPECT_EQ(human_bytes(98'400'000), "98.4 MB");
+  EXPECT_EQ(human_bytes(999'999), "1.0 MB");
+  EXPECT_EQ(human_bytes(~uint64_t{0}), "18.4 EB");
+  EXPECT_EQ(human_count(134'515'008), "134.5 M");
+  EXPECT_EQ(human_seconds(1.25), "1.2 s");
+  EXPECT_EQ(human_seconds(80), "1 min 20 s");
+  EXPECT_EQ(human_seconds(3725), "1 h 02 min");
+  EXPECT_EQ(thousands(49152), "49,152");
+  EXPECT_EQ(thousands(-1234567), "-1,234,567");
+  EXPECT_EQ(thousands(-123), "-123");
+  EXPECT_EQ(thousands(0), "0");
+}
+
+TEST(Text, SplitTrimNearest) {
+  EXPECT_EQ(split("a,,b", ','), (std::vector<std::string>{"a", "", "b"}));
+  EXPECT_EQ(split("", ','), std::vector<std::string>{""});
+  EXPECT_EQ(trim(" \t a b \r\n"), "a b");
+  EXPECT_EQ(trim("  "), "");
+  const std::vector<std::string> words = {"inspect", "search", "apply"};
+  EXPECT_EQ(nearest("serach", words), "search");
+  EXPECT_EQ(nearest("aply", words), "apply");
+  EXPECT_EQ(nearest("quantize", words), std::nullopt);
+  EXPECT_EQ(nearest("x", {}), std::nullopt);
+}
+
+// ---- Files
+
+TEST(MappedFile, ReadsAndRefuses) {
+  const Folder folder;
+  write_file(folder / "a", "hello");
+  write_file(folder / "empty", "");
+  const auto file = MappedFile::open(folder / "a");
+  EXPECT_EQ(as_text(file->bytes()), "hello");
+  file->release(file->bytes());
+  EXPECT_EQ(as_text(file->bytes()), "hello");  // comes back from the disk
+  EXPECT_TRUE(MappedFile::open(folder / "empty")->bytes().empty());
+  EXPECT_EQ(read_file(folder / "a"), "hello");
+  EXPECT_THAT(refusal([&] { read_file(folder / "a", 4); }), HasSubstr("has 5 bytes where at most 4"));
+  EXPECT_THAT(refusal([&] { MappedFile::open(folder / "missing"); }), HasSubstr("No such file"));
+  EXPECT_THAT(refusal([&] { MappedFile::open(folder / "."); }), HasSubstr("folder"));
+}
+
+TEST(MappedFile, SeesThatTheFileBecameShorter) {
+  const Folder folder;
+  write_file(folder / "a", std::string(10'000, 'x'));
+  const auto file = MappedFile::open(folder / "a");
+  EXPECT_NO_THROW(file->check_not_truncated());
+  fs::resize_file(folder / "a", 5'000);
+  EXPECT_THAT(refusal([&] { file->check_not_truncated(); }), HasSubstr("became shorter"));
+}
+
+TEST(AtomicFile, AppearsAtCommitOnly) {
+  const Folder folder;
+  write_file(folder / "a", "old");
+  {
+    AtomicFile file(folder / "a");
+    file.write("new ");
+    file.write("text");
+    EXPECT_EQ(file.written(), 8U);
+    EXPECT_EQ(content(folder / "a"), "old");
+    file.commit();
+    EXPECT_EQ(content(folder / "a"), "new text");
+  }
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, DroppedItLeavesNothing) {
+  const Folder folder;
+  write_file(folder / "a", "old");
+  {
+    AtomicFile(folder / "a").write("new");
+  }
+  EXPECT_EQ(content(folder / "a"), "old");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, RefusesAFolderThatIsNotThere) {
+  const Folder folder;
+  EXPECT_THAT(refusal([&] { AtomicFile(folder / "missing/a"); }), HasSubstr("cannot be written"));
+}
+
+TEST(AtomicFile, RefusesToReplaceAFolder) {
+  const Folder folder;
+  fs::create_directory(folder / "a");
+  AtomicFile file(folder / "a");
+  file.write("new");
+  EXPECT_THAT(refusal([&] { file.commit(); }), HasSubstr("nothing was replaced"));
+  EXPECT_TRUE(fs::is_directory(folder / "a"));
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+// A limit on the size of files stands in for a full disk: write() fails in the same place.
+TEST(AtomicFile, AFullDiskLeavesTheOldFile) {
+  const Folder folder;
+  write_file(folder / "a", "old");
+  rlimit saved{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &saved), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = saved;
+  small.rlim_cur = 1000;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string message = refusal([&] {
+    AtomicFile file(folder / "a");
+    file.write(std::string(600, 'x'));
+    file.write(std::string(600, 'y'));
+    file.commit();
+  });
+  setrlimit(RLIMIT_FSIZE, &saved);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(message, HasSubstr("writing stopped after 1000 bytes"));
+  EXPECT_THAT(message, HasSubstr("nothing was replaced"));
+  EXPECT_EQ(content(folder / "a"), "old");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+// ---- Hashes
+
+TEST(Sha256, AgreesWithTheStandard) {
+  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  Sha256 hash;
+  hash.add("a");
+  hash.add("");
+  hash.add("bc");
+  EXPECT_EQ(hash.hex(), sha256_hex("abc"));
+}
+
+}  // namespace
+}  // namespace lamina
