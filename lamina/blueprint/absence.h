@@ -1,0 +1,22 @@
+// How a config says that parts of a model are gone. We write two vocabularies and read both: transformers'
+// `per_layer_config: {"27": {"skip": ["attention", "mlp"]}}` and LLM-Drop's `drop_attn_list` /
+// `drop_mlp_list`.
+#pragma once
+
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "lamina/base/json.h"
+#include "lamina/blueprint/blueprint.h"
+
+namespace lamina {
+
+using Absences = std::set<std::pair<int, Kind>>;  // (block, kind)
+
+// Throws Error when a list is malformed, names a block that does not exist, or the two vocabularies disagree.
+Absences read_absences(const Json& config, int blocks, std::string_view what);
+// Replaces what the config said. An empty set leaves no key behind.
+void write_absences(Json& config, const Absences& absences);
+
+}  // namespace lamina

@@ -1,0 +1,84 @@
+// What a checkpoint is made of, as data: slots (tensors with named axes) and parts (residual branches that
+// can go). A blueprint holds no weights and computes nothing. It is made by an architecture's declaration
+// from a config, and every difference between it and a file is an error, so that a truncated checkpoint
+// cannot pass for a pruned one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lamina {
+
+enum class Kind { attention, mlp };
+std::string_view kind_name(Kind kind);  // "attention", "mlp"
+
+// An index into `Blueprint::parts`. Its text form is the part's weight path ("model.layers.7.mlp").
+struct Site {
+  int index = -1;
+  auto operator<=>(const Site&) const = default;
+};
+
+// One axis of a tensor. Two slots that name the same axis in the same scope are cut and permuted together:
+// `count` units of `unit` consecutive elements each (for "groups" of query heads, one unit is all rows of a
+// group).
+struct Axis {
+  std::string name;
+  int64_t count = 0;
+  int64_t unit = 1;
+  int64_t size() const { return count * unit; }
+};
+
+struct Slot {
+  std::string name;        // the checkpoint's own tensor name
+  std::vector<Axis> axes;  // outermost first
+  int part = -1;           // the part it belongs to; -1: outside every part
+  bool silences = false;   // zeroing this tensor silences its part
+};
+
+// A residual branch x + f(norm(x)), with its norm: present, or declared gone.
+struct Part {
+  std::string path;  // "model.layers.7.self_attn"
+  Kind kind = Kind::attention;
+  int block = 0;
+  bool present = true;
+  int64_t kv_values = 0;    // numbers a token leaves in the key-value cache
+  int64_t score_width = 0;  // query width: 4 * score_width * context FLOPs a token beside the matrix products
+
+  std::string label() const;  // "A7", "F7"
+};
+
+struct Blueprint {
+  std::string family;  // "llama"
+  std::vector<Slot> slots;
+  std::vector<Part> parts;  // in the order of the walk
+  std::vector<std::string>
+      optional_slots;  // may be in the file or not (a head stored beside the embedding it is tied to)
+  std::string stack;   // "model.layers": where the blocks are numbered
+  int blocks = 0;
+  int64_t width = 0;
+  int64_t vocabulary = 0;
+  int64_t context = 0;                        // longest sequence the model was made for
+  std::string embedding;                      // slot names
+  std::string head;                           // equals `embedding` when tied
+  std::vector<std::string> per_layer_arrays;  // config keys that hold one value a block
+  std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
+
+  bool tied() const { return head == embedding; }
+  const Part& part(Site site) const { return parts.at(static_cast<size_t>(site.index)); }
+  std::optional<Site> find(std::string_view path) const;
+  // Throws Error with the nearest path when there is none.
+  Site site(std::string_view path) const;
+  std::vector<Site> present() const;
+
+  int64_t parameters(Site site) const;
+  int64_t parameters() const;  // a tied head counts once
+  // FLOPs (2 a multiply-add) to process one token when `context` tokens stand before it and itself included.
+  double flops_per_token(Site site, int64_t context) const;
+  double flops_per_token(int64_t context) const;  // all present parts and the head
+  int64_t kv_values_per_token() const;
+};
+
+}  // namespace lamina
