@@ -1,0 +1,214 @@
+#include "lamina/export/export.h"
+
+#include <algorithm>
+#include <set>
+
+#include "lamina/base/error.h"
+#include "lamina/base/staging.h"
+#include "lamina/base/text.h"
+#include "lamina/blueprint/absence.h"
+#include "lamina/export/impl/gguf_export.h"
+#include "lamina/export/impl/renumber.h"
+#include "lamina/export/impl/sidecars.h"
+
+namespace lamina {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr Form kForms[] = {Form::hf_compact, Form::hf_zeroed, Form::hf_perlayer, Form::gguf};
+
+// Blocks that have lost one half but not the other, after the plan.
+std::vector<std::string> half_blocks(const Blueprint& blueprint, const Plan& plan) {
+  std::vector<bool> alive;
+  for (const Part& part : blueprint.parts) alive.push_back(part.present);
+  for (Site site : removed_sites(plan, blueprint)) alive[static_cast<size_t>(site.index)] = false;
+  std::vector<int> halves(static_cast<size_t>(blueprint.blocks));
+  for (size_t i = 0; i < alive.size(); ++i)
+    halves[static_cast<size_t>(blueprint.parts[i].block)] += alive[i] ? 1 : 0;
+  std::vector<std::string> labels;
+  for (size_t i = 0; i < alive.size(); ++i) {
+    if (!alive[i] && halves[static_cast<size_t>(blueprint.parts[i].block)] > 0)
+      labels.push_back(blueprint.parts[i].label());
+  }
+  return labels;
+}
+
+bool has_silence(const Plan& plan) {
+  return std::ranges::any_of(plan.edits,
+                             [](const Edit& edit) { return std::holds_alternative<Silence>(edit); });
+}
+
+// Where a form goes when several are written.
+fs::path place(const FormRequest& request, size_t folders) {
+  if (request.form == Form::gguf)
+    return fmt::format("model{}{}.gguf", request.dtype ? "-" : "",
+                       request.dtype ? dtype_name(*request.dtype) : "");
+  return folders == 1 ? fs::path(".") : fs::path(form_name(request.form));
+}
+
+}  // namespace
+
+std::string_view form_name(Form form) {
+  switch (form) {
+    case Form::hf_compact:
+      return "hf-compact";
+    case Form::hf_zeroed:
+      return "hf-zeroed";
+    case Form::hf_perlayer:
+      return "hf-perlayer";
+    case Form::gguf:
+      return "gguf";
+  }
+  return "";
+}
+
+std::span<const Form> all_forms() {
+  return kForms;
+}
+
+std::string FormRequest::text() const {
+  return dtype ? fmt::format("{}:{}", form_name(form), dtype_name(*dtype)) : std::string(form_name(form));
+}
+
+std::vector<FormRequest> parse_forms(std::string_view list) {
+  std::vector<FormRequest> requests;
+  std::set<std::string> seen;
+  for (const std::string& entry : split(list, ',')) {
+    const std::string_view text = trim(entry);
+    const size_t colon = text.find(':');
+    const std::string_view name = text.substr(0, colon);
+    const auto form = std::ranges::find(kForms, name, form_name);
+    if (form == std::end(kForms))
+      fail(
+          "{} is no form of export; hf-compact, hf-zeroed, hf-perlayer, gguf, gguf:f16, gguf:f32 and "
+          "gguf:q8_0 are",
+          in_quotes(text));
+    FormRequest request{*form, std::nullopt};
+    if (colon != std::string_view::npos) {
+      request.dtype = dtype_from_name(text.substr(colon + 1));
+      const bool known =
+          request.dtype == DType::f32 || request.dtype == DType::f16 || request.dtype == DType::q8_0;
+      if (*form != Form::gguf || !known)
+        fail("{} is no form of export; a type may follow gguf only, and f32, f16 and q8_0 are there",
+             in_quotes(text));
+    }
+    if (!seen.insert(request.text()).second) fail("{} stands twice in the list of exports", in_quotes(text));
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+Answer can_write(Form form, const Opened& model, const Plan& plan) {
+  const std::vector<std::string> halves = half_blocks(model.blueprint, plan);
+  switch (form) {
+    case Form::hf_compact:
+      if (has_silence(plan))
+        return {false, "the plan silences parts, which keeps their blocks; hf-zeroed would do"};
+      if (!halves.empty()) {
+        return {false, fmt::format("{} leave{} half a block, which no stock loader can express; hf-zeroed, "
+                                   "hf-perlayer and gguf would do, "
+                                   "or cut whole blocks (--units block)",
+                                   fmt::join(halves, " "), halves.size() == 1 ? "s" : "")};
+      }
+      return {true, "transformers, vLLM, llama.cpp's converter: anything that opens the original"};
+    case Form::hf_zeroed:
+      if (!read_absences(model.checkpoint.config, model.blueprint.blocks, model.checkpoint.what()).empty()) {
+        return {false,
+                "the model that came in has parts missing already, which zeroes cannot stand in for; "
+                "hf-perlayer and gguf would do"};
+      }
+      return {true, "anything that opens the original; same size and speed as before"};
+    case Form::hf_perlayer:
+      return {true,
+              "lamina, and LLM-Drop's classes; transformers records the skips but still builds every part"};
+    case Form::gguf:
+      if (model.architecture->dialects.empty()) {
+        return {false, fmt::format("no GGUF spelling of {} is known here; hf-compact or hf-perlayer would do",
+                                   model.architecture->name)};
+      }
+      return {true, halves.empty() ? "llama.cpp and what is built on it" : "llama.cpp (architecture deci)"};
+  }
+  return {};
+}
+
+std::vector<FormRequest> default_forms(const Opened& model, const Plan& plan) {
+  if (can_write(Form::hf_compact, model, plan).possible) return {{Form::hf_compact, {}}};
+  std::vector<FormRequest> forms;
+  for (Form form : {Form::hf_zeroed, Form::gguf}) {
+    if (can_write(form, model, plan).possible) forms.push_back({form, {}});
+  }
+  if (forms.empty()) forms.push_back({Form::hf_perlayer, {}});
+  return forms;
+}
+
+Checkpoint shaped(Form form, const Opened& model, const Plan& plan) {
+  switch (form) {
+    case Form::hf_zeroed:
+      return apply(model.checkpoint, model.blueprint, silenced(plan));
+    case Form::hf_perlayer:
+      return apply(model.checkpoint, model.blueprint, plan);
+    case Form::hf_compact:
+    case Form::gguf:
+      return renumbered(apply(model.checkpoint, model.blueprint, plan), model.blueprint);
+  }
+  return {};
+}
+
+uint64_t bytes_needed(const Opened& model, const Plan& plan, const std::vector<FormRequest>& requests,
+                      const ExportOptions& options) {
+  uint64_t bytes = 0;
+  for (const FormRequest& request : requests) {
+    for (const Stored& tensor : shaped(request.form, model, plan).tensors) {
+      if (request.form == Form::gguf) {
+        bytes += byte_count(gguf_dtype(tensor, request.dtype), tensor.shape, tensor.name);
+      } else {
+        bytes += byte_count(written_dtype(tensor, options.dtype), tensor.shape, tensor.name);
+      }
+    }
+  }
+  return bytes;
+}
+
+std::vector<Written> write_forms(const Opened& model, const Plan& plan,
+                                 const std::vector<FormRequest>& requests, const fs::path& folder,
+                                 const ExportOptions& options) {
+  for (const FormRequest& request : requests) {
+    const Answer answer = can_write(request.form, model, plan);
+    if (!answer.possible) fail("{} is not possible: {}", request.text(), answer.note);
+  }
+  if (const uint64_t needed = bytes_needed(model, plan, requests, options), there = free_bytes(folder);
+      needed > there) {
+    fail("{}: {} are needed and {} are free; free some room or ask for fewer forms", folder.string(),
+         human_bytes(needed), human_bytes(there));
+  }
+  const auto folders = static_cast<size_t>(
+      std::ranges::count_if(requests, [](const FormRequest& r) { return r.form != Form::gguf; }));
+  std::vector<Written> written;
+  for (const FormRequest& request : requests) {
+    Written entry{.request = request,
+                  .path = place(request, folders),
+                  .weight_bytes = 0,
+                  .opens_in = can_write(request.form, model, plan).note};
+    Checkpoint checkpoint = shaped(request.form, model, plan);
+    if (request.form == Form::gguf) {
+      write_gguf(model, checkpoint, request.dtype, folder / entry.path, options.watch);
+      entry.weight_bytes = fs::file_size(folder / entry.path);
+    } else {
+      const fs::path into = folder / entry.path;
+      fs::create_directories(into);
+      add_sidecars(checkpoint);
+      const WriteOptions write{.dtype = options.dtype, .watch = options.watch};
+      if (options.dtype) checkpoint.config["torch_dtype"] = dtype_name(*options.dtype);
+      write_folder(checkpoint, into, write);
+      const Opened again = open(into);
+      check_equal(checkpoint, again.checkpoint, write);
+      entry.weight_bytes = again.checkpoint.file_bytes();
+    }
+    written.push_back(std::move(entry));
+  }
+  return written;
+}
+
+}  // namespace lamina

@@ -1,0 +1,61 @@
+// The declaration half of an architecture: what its checkpoints are made of, how GGUF files spell it, and
+// what its config may say. The other half, the function, is in lamina/models/<family>/. This half is free of
+// torch, so that `inspect` starts in milliseconds and a cut needs little memory.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+#include "lamina/blueprint/blueprint.h"
+#include "lamina/checkpoint/checkpoint.h"
+
+namespace lamina {
+
+// One tensor of a GGUF file and what it is called elsewhere; "{}" stands for the block number.
+struct GgufName {
+  std::string_view gguf;
+  std::string_view published;
+  // Config key that holds the number of heads whose rows GGUF stores as interleaved rotary pairs; empty: rows
+  // in order.
+  std::string_view paired_heads_key = {};
+};
+
+// How GGUF files spell an architecture. The same table is read forwards at the door and backwards by the
+// export.
+struct GgufDialect {
+  std::string_view architecture;  // general.architecture
+  std::span<const GgufName> names;
+  Json (*config)(const gguf::File& file, std::string_view what);
+  // The metadata (without tokenizer) that says what `config` says.
+  std::vector<std::pair<std::string, gguf::Value>> (*metadata)(const Json& config,
+                                                               const Blueprint& blueprint);
+  // Takes out tensors that only stand in for what the spelling cannot leave away; may be null.
+  void (*tidy)(Checkpoint& checkpoint) = nullptr;
+};
+
+struct Architecture {
+  std::string_view name;        // "LlamaForCausalLM", as config.json's `architectures` has it
+  std::string_view model_type;  // "llama"
+  Blueprint (*blueprint)(const Json& config, std::string_view what);
+  Json (*tiny)();  // a small config that uses every feature of the family: what the laws run on
+  std::span<const GgufDialect> dialects;
+};
+
+std::span<const Architecture> architectures();
+// Throws Error that names the architectures known here.
+const Architecture& architecture_of(const Json& config, std::string_view what);
+
+// A checkpoint with its declaration, checked against each other.
+struct Opened {
+  Checkpoint checkpoint;
+  const Architecture* architecture = nullptr;
+  Blueprint blueprint;
+};
+
+// Opens a Hugging Face folder or a GGUF file. Throws Error when blueprint and file differ, naming the tensor.
+Opened open(const std::filesystem::path& path);
+// The same check for a checkpoint that is already in memory (after an edit).
+Opened declare(Checkpoint checkpoint);
+
+}  // namespace lamina

@@ -1,0 +1,144 @@
+// Opening: a folder as it is, a GGUF through its dialect; then the blueprint is held against the file.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/family/family.h"
+
+namespace lamina {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct DialectMatch {
+  const Architecture* architecture;
+  const GgufDialect* dialect;
+};
+
+DialectMatch dialect_of(const gguf::File& file, const std::string& what) {
+  const std::string name = file.string("general.architecture");
+  std::set<std::string> known;
+  for (const Architecture& architecture : architectures()) {
+    for (const GgufDialect& dialect : architecture.dialects) {
+      if (dialect.architecture == name) return {&architecture, &dialect};
+      known.emplace(dialect.architecture);
+    }
+  }
+  fail("{}: the GGUF architecture {} is not known here; {} are", what, in_quotes(name),
+       fmt::join(known, ", "));
+}
+
+// "blk.7.attn_q.weight" against "blk.{}.attn_q.weight": the published name, or nothing.
+std::optional<std::string> translate(std::string_view name, const GgufName& entry) {
+  const size_t hole = entry.gguf.find("{}");
+  if (hole == std::string_view::npos)
+    return name == entry.gguf ? std::optional<std::string>(entry.published) : std::nullopt;
+  const std::string_view head = entry.gguf.substr(0, hole), tail = entry.gguf.substr(hole + 2);
+  if (!name.starts_with(head) || !name.ends_with(tail) || name.size() <= head.size() + tail.size())
+    return std::nullopt;
+  const std::string_view number = name.substr(head.size(), name.size() - head.size() - tail.size());
+  if (!std::ranges::all_of(number, [](char c) { return c >= '0' && c <= '9'; })) return std::nullopt;
+  return fmt::format(fmt::runtime(entry.published), number);
+}
+
+Checkpoint open_gguf(const fs::path& path) {
+  const std::string what = path.string();
+  auto mapped = MappedFile::open(path);
+  auto header = std::make_shared<const gguf::File>(gguf::parse(mapped->bytes(), what));
+  if (header->integer_or("split.count", 1) > 1) {
+    fail("{}: is one part of a GGUF split into {}; join the parts first (llama-gguf-split --merge)", what,
+         header->integer("split.count"));
+  }
+  const DialectMatch match = dialect_of(*header, what);
+  Checkpoint checkpoint;
+  checkpoint.path = path;
+  try {
+    checkpoint.config = match.dialect->config(*header, what);
+  } catch (const Error& error) {
+    fail("{}: {}", what, error.what());
+  }
+  checkpoint.gguf = header;
+  checkpoint.files.push_back(mapped);
+  checkpoint.shards.push_back(
+      {.name = "model.safetensors", .metadata = {{"format", "pt"}}, .metadata_present = true});
+  for (const gguf::TensorInfo& info : header->tensors) {
+    Stored tensor{.name = {},
+                  .dtype = info.dtype,
+                  .shape = info.shape,
+                  .bytes = mapped->bytes().subspan(header->data_start + info.offset, info.bytes),
+                  .file = mapped};
+    for (const GgufName& entry : match.dialect->names) {
+      if (auto name = translate(info.name, entry)) {
+        tensor.name = *std::move(name);
+        if (!entry.paired_heads_key.empty())
+          tensor.paired_heads = json_integer(checkpoint.config, entry.paired_heads_key, what);
+        break;
+      }
+    }
+    if (tensor.name.empty())
+      fail("{}: the tensor {} has no place in a {} model", what, in_quotes(info.name),
+           match.architecture->model_type);
+    checkpoint.tensors.push_back(std::move(tensor));
+  }
+  if (match.dialect->tidy) match.dialect->tidy(checkpoint);
+  std::ranges::sort(checkpoint.tensors, {}, &Stored::name);
+  return checkpoint;
+}
+
+std::string shape_text(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
+  const std::string where = checkpoint.path.string();
+  std::map<std::string_view, const Stored*> extra;
+  for (const Stored& tensor : checkpoint.tensors) extra.emplace(tensor.name, &tensor);
+  for (const Slot& slot : blueprint.slots) {
+    const auto it = extra.find(slot.name);
+    if (it == extra.end()) {
+      fail("{}: {} is missing, and nothing in config.json says that it was cut{}", where, slot.name,
+           slot.part >= 0 ? "; was this checkpoint cut without its plan?" : "; is a file missing?");
+    }
+    Shape expected;
+    for (const Axis& axis : slot.axes) expected.push_back(axis.size());
+    if (it->second->shape != expected) {
+      fail("{}: {} has the shape {} where config.json asks for {}; was this checkpoint cut without its plan?",
+           where, slot.name, shape_text(it->second->shape), shape_text(expected));
+    }
+    if (!is_floating(it->second->dtype))
+      fail("{}: {} holds {}, which are no weights", where, slot.name, dtype_name(it->second->dtype));
+    extra.erase(it);
+  }
+  for (const std::string& name : blueprint.optional_slots) extra.erase(name);
+  std::erase_if(extra, [](const auto& entry) {
+    return entry.first.ends_with("rotary_emb.inv_freq");
+  });  // old files store it
+  if (!extra.empty()) {
+    fail("{}: {} has no place in this model ({} such tensor{}); does config.json belong to these weights?",
+         where, extra.begin()->first, extra.size(), extra.size() == 1 ? "" : "s");
+  }
+}
+
+}  // namespace
+
+Opened declare(Checkpoint checkpoint) {
+  Opened opened;
+  opened.architecture = &architecture_of(checkpoint.config, checkpoint.what());
+  opened.blueprint = opened.architecture->blueprint(checkpoint.config, checkpoint.what());
+  reconcile(opened.blueprint, checkpoint);
+  opened.checkpoint = std::move(checkpoint);
+  return opened;
+}
+
+Opened open(const fs::path& path) {
+  if (fs::is_directory(path) || !fs::exists(path)) return declare(open_folder(path));
+  const std::string kind = path.extension();
+  if (kind == ".safetensors" || kind == ".json")
+    fail("{}: name the folder that holds the model, not a file in it", path.string());
+  return declare(open_gguf(path));
+}
+
+}  // namespace lamina
