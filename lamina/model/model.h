@@ -1,0 +1,116 @@
+// A model is a walk over its parts. `begin` makes the stream from the inputs, `step` carries it over one
+// part, `finish` reads logits from it; `run` is the three in a row. All state between two parts is in the
+// Stream, a value: keep a copy before a part and another pass can start from there, exactly.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lamina/blueprint/blueprint.h"
+#include "lamina/checkpoint/checkpoint.h"
+#include "lamina/nn/linear.h"
+#include "lamina/plan/plan.h"
+#include "lamina/tensor/tensor.h"
+
+namespace lamina {
+
+// Keys and values that earlier tokens left, one entry a part; parts without attention hold none.
+struct Cache {
+  struct Entry {
+    Tensor keys, values;  // [batch, groups, tokens, head_dim]
+  };
+  std::vector<Entry> entries;
+  int64_t tokens = 0;
+};
+
+struct Inputs {
+  Tensor ids;                          // [batch, tokens] int64
+  std::optional<Tensor> padding = {};  // [batch, tokens] bool, true where a token stands
+  std::optional<Cache> cache = {};     // what came before; an empty Cache starts one
+};
+
+struct Stream {
+  Tensor x;                              // [batch, tokens, width]
+  std::map<std::string, Tensor> shared;  // what the family computes once a pass (rotary tables)
+  std::optional<Tensor> padding;
+  std::optional<Cache> cache;
+};
+
+// What one pass may see, skip or replace. The default does nothing.
+class Tap {
+ public:
+  virtual ~Tap() = default;
+  virtual bool skips(Site) const { return false; }
+  // Called after a part that ran: the residual before and after it.
+  virtual void saw(Site, const Tensor& /*before*/, const Tensor& /*after*/) {}
+  // Called before the last norm and after it: "before_norm", "after_norm".
+  virtual void saw_end(const Tensor& /*residual*/, const Tensor& /*normed*/) {}
+};
+
+// Skips a set of parts: the preview of a plan.
+class Skip : public Tap {
+ public:
+  explicit Skip(const Blueprint& blueprint) : skipped_(blueprint.parts.size()) {}
+  Skip(const Blueprint& blueprint, const Plan& plan) : Skip(blueprint) {
+    for (Site site : removed_sites(plan, blueprint)) add(site);
+  }
+  void add(Site site) { skipped_[static_cast<size_t>(site.index)] = true; }
+  void remove(Site site) { skipped_[static_cast<size_t>(site.index)] = false; }
+  bool skips(Site site) const override { return skipped_[static_cast<size_t>(site.index)]; }
+
+ private:
+  std::vector<bool> skipped_;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  const Blueprint& blueprint() const { return blueprint_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+  virtual Stream begin(const Inputs& inputs) const = 0;
+  // x <- x + f(x) for the part at `site`; nothing when it is absent or skipped.
+  virtual void step(Stream& stream, Site site, Tap& tap) const = 0;
+  // The normed residual that the head reads, [batch, tokens, width].
+  virtual Tensor read_out(const Stream& stream, Tap& tap) const = 0;
+  const Linear& head() const { return head_; }
+
+  Tensor finish(const Stream& stream, Tap& tap) const { return head_(read_out(stream, tap)); }
+  // Logits, [batch, tokens, vocabulary].
+  Tensor run(const Inputs& inputs, Tap& tap) const;
+  Tensor run(const Inputs& inputs) const;
+
+ protected:
+  Model(Blueprint blueprint, at::ScalarType dtype) : blueprint_(std::move(blueprint)), dtype_(dtype) {}
+  Linear head_;
+
+ private:
+  Blueprint blueprint_;
+  at::ScalarType dtype_;
+};
+
+// Weights by name for a family's builder: every slot is taken once, as the type the model computes in.
+class Weights {
+ public:
+  struct Options {
+    at::ScalarType dtype = at::kFloat;  // of the arithmetic
+    bool keep_narrow = false;  // leave bfloat16 and float16 matrices as they are; they are widened when used
+  };
+  Weights(const Checkpoint& checkpoint, Options options) : checkpoint_(checkpoint), options_(options) {}
+  Tensor matrix(const std::string& name) const;
+  Tensor vector(const std::string& name) const;
+  Tensor vector_or_none(const std::string& name) const;  // undefined when the checkpoint has none
+  Linear linear(const std::string& path) const;          // path.weight, path.bias if there is one
+  at::ScalarType dtype() const { return options_.dtype; }
+
+ private:
+  const Stored& at(const std::string& name) const;
+  const Checkpoint& checkpoint_;
+  Options options_;
+};
+
+}  // namespace lamina

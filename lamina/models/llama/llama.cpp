@@ -1,0 +1,149 @@
+#include "lamina/models/llama/llama.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "lamina/base/error.h"
+#include "lamina/family/llama.h"
+#include "lamina/nn/attention.h"
+#include "lamina/nn/norm.h"
+
+namespace lamina::llama {
+
+namespace {
+
+struct Attention {
+  RmsNorm norm;
+  Linear q, k, v, o;
+  int64_t head_dim = 0;
+  int64_t window = 0;
+
+  Tensor operator()(const Stream& stream, Cache::Entry* cached) const {
+    const Tensor h = norm(stream.x);
+    const Rotary rotary{stream.shared.at("cosine"), stream.shared.at("sine")};
+    const Tensor queries = rotate(to_heads(q(h), head_dim), rotary);
+    Tensor keys = rotate(to_heads(k(h), head_dim), rotary), values = to_heads(v(h), head_dim);
+    if (cached) {
+      if (cached->keys.defined()) {
+        keys = at::cat({cached->keys, keys}, 2);
+        values = at::cat({cached->values, values}, 2);
+      }
+      *cached = {keys, values};
+    }
+    return o(from_heads(attend(queries, keys, values, {.window = window, .padding = stream.padding})));
+  }
+};
+
+struct Mlp {
+  RmsNorm norm;
+  Linear gate, up, down;
+
+  Tensor operator()(const Stream& stream) const {
+    const Tensor h = norm(stream.x);
+    return down(at::silu(gate(h)) * up(h));
+  }
+};
+
+// Depth is the number of blocks; an absent branch is an absent weight.
+struct Block {
+  std::optional<Attention> attention;
+  std::optional<Mlp> mlp;
+};
+
+// Inverse wavelengths of the rotary embedding, float64 [head_dim / 2].
+Tensor frequencies(const Config& config) {
+  const Tensor exponent =
+      at::arange(0, config.head_dim, 2, at::kDouble) / static_cast<double>(config.head_dim);
+  Tensor inverse = at::pow(config.rope_theta, exponent).reciprocal();
+  if (!config.rope_scaling) return inverse;
+  const RopeScaling& s = *config.rope_scaling;
+  if (s.kind == RopeScaling::Kind::linear) return inverse / s.factor;
+  // Llama 3.1: long waves are stretched by `factor`, short ones kept, those between are blended.
+  const Tensor wavelength = 2 * std::numbers::pi / inverse;
+  const auto context = static_cast<double>(s.original_context);
+  const Tensor blend =
+      ((context / wavelength - s.low_frequency) / (s.high_frequency - s.low_frequency)).clamp(0, 1);
+  return (1 - blend) * inverse / s.factor + blend * inverse;
+}
+
+class Llama : public Model {
+ public:
+  Llama(const Blueprint& blueprint, const Config& config, const Weights& weights)
+      : Model(blueprint, weights.dtype()),
+        frequencies_(frequencies(config)),
+        embedding_(weights.matrix(blueprint.embedding)) {
+    for (int b = 0; b < blueprint.blocks; ++b) {
+      const std::string path = fmt::format("{}.{}.", blueprint.stack, b);
+      Block& block = blocks_.emplace_back();
+      if (blueprint.parts[static_cast<size_t>(2 * b)].present) {
+        block.attention =
+            Attention{.norm = {weights.vector(path + "input_layernorm.weight"), config.norm_epsilon},
+                      .q = weights.linear(path + "self_attn.q_proj"),
+                      .k = weights.linear(path + "self_attn.k_proj"),
+                      .v = weights.linear(path + "self_attn.v_proj"),
+                      .o = weights.linear(path + "self_attn.o_proj"),
+                      .head_dim = config.head_dim,
+                      .window = config.windows[static_cast<size_t>(b)]};
+      }
+      if (blueprint.parts[static_cast<size_t>(2 * b + 1)].present) {
+        block.mlp =
+            Mlp{.norm = {weights.vector(path + "post_attention_layernorm.weight"), config.norm_epsilon},
+                .gate = weights.linear(path + "mlp.gate_proj"),
+                .up = weights.linear(path + "mlp.up_proj"),
+                .down = weights.linear(path + "mlp.down_proj")};
+      }
+    }
+    norm_ = {weights.vector("model.norm.weight"), config.norm_epsilon};
+    head_ = {config.tied ? embedding_ : weights.matrix(blueprint.head), {}};
+  }
+
+  Stream begin(const Inputs& inputs) const override {
+    const int64_t tokens = inputs.ids.size(1), before = inputs.cache ? inputs.cache->tokens : 0;
+    Stream stream{.x = at::embedding(embedding_, inputs.ids).to(dtype()),
+                  .shared = {},
+                  .padding = inputs.padding,
+                  .cache = inputs.cache};
+    const Tensor positions = at::arange(before, before + tokens, at::kDouble);
+    // transformers computes the angles in float32; a float64 model is held against it in float64.
+    const auto wide = dtype() == at::kDouble ? at::kDouble : at::kFloat;
+    const Tensor angles = positions.to(wide).unsqueeze(1) * frequencies_.to(wide).unsqueeze(0);
+    const Tensor both = at::cat({angles, angles}, 1);  // [tokens, head_dim]
+    stream.shared = {{"cosine", both.cos().to(dtype())}, {"sine", both.sin().to(dtype())}};
+    if (stream.cache) {
+      stream.cache->entries.resize(blueprint().parts.size());
+      stream.cache->tokens = before + tokens;
+    }
+    return stream;
+  }
+
+  void step(Stream& stream, Site site, Tap& tap) const override {
+    const Block& block = blocks_[static_cast<size_t>(site.index / 2)];
+    const bool attends = site.index % 2 == 0;
+    if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
+    Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
+    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached) : (*block.mlp)(stream));
+    tap.saw(site, stream.x, after);
+    stream.x = after;
+  }
+
+  Tensor read_out(const Stream& stream, Tap& tap) const override {
+    const Tensor normed = norm_(stream.x);
+    tap.saw_end(stream.x, normed);
+    return normed;
+  }
+
+ private:
+  Tensor frequencies_;  // float64 [head_dim / 2]
+  Tensor embedding_;    // [vocabulary, width]
+  std::vector<Block> blocks_;
+  RmsNorm norm_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> build(const Checkpoint& checkpoint, const Blueprint& blueprint,
+                             const Weights& weights) {
+  return std::make_unique<Llama>(blueprint, read_config(checkpoint.config, checkpoint.what()), weights);
+}
+
+}  // namespace lamina::llama

@@ -1,0 +1,32 @@
+#include "lamina/models/registry.h"
+
+#include "lamina/base/error.h"
+#include "lamina/models/llama/llama.h"
+
+namespace lamina {
+
+namespace {
+
+struct Entry {
+  std::string_view architecture;
+  std::unique_ptr<Model> (*build)(const Checkpoint&, const Blueprint&, const Weights&);
+};
+
+constexpr Entry kModels[] = {
+    {"LlamaForCausalLM", llama::build},
+    {"MistralForCausalLM", llama::build},
+    {"Qwen2ForCausalLM", llama::build},
+};
+
+}  // namespace
+
+std::unique_ptr<Model> build_model(const Opened& opened, Weights::Options options) {
+  for (const Entry& entry : kModels) {
+    if (entry.architecture == opened.architecture->name) {
+      return entry.build(opened.checkpoint, opened.blueprint, Weights(opened.checkpoint, options));
+    }
+  }
+  fail("{} can be opened and edited here, but not run", opened.architecture->name);
+}
+
+}  // namespace lamina

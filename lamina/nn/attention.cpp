@@ -1,0 +1,48 @@
+#include "lamina/nn/attention.h"
+
+#include <cmath>
+
+namespace lamina {
+
+Tensor to_heads(const Tensor& x, int64_t head_dim) {
+  return x.view({x.size(0), x.size(1), x.size(2) / head_dim, head_dim}).transpose(1, 2);
+}
+
+Tensor from_heads(const Tensor& x) {
+  return x.transpose(1, 2).reshape({x.size(0), x.size(2), x.size(1) * x.size(3)});
+}
+
+Tensor rotate(const Tensor& x, const Rotary& rotary) {
+  const int64_t half = x.size(-1) / 2;
+  const Tensor turned = at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
+  return x * rotary.cosine + turned * rotary.sine;
+}
+
+namespace {
+
+// [batch or 1, 1, queries, keys], true where the query may look; nothing where plain causality says it all.
+std::optional<Tensor> sight(const Tensor& q, const Tensor& k, const AttendOptions& options) {
+  const int64_t queries = q.size(2), keys = k.size(2);
+  const bool narrow = options.window > 0 && options.window < keys;
+  if (!narrow && !options.padding && (queries == keys || queries == 1)) return std::nullopt;
+  const auto longs = at::TensorOptions(at::kLong).device(q.device());
+  const Tensor query = at::arange(keys - queries, keys, longs).unsqueeze(1),
+               key = at::arange(keys, longs).unsqueeze(0);
+  Tensor seen = key <= query;
+  if (narrow) seen = seen & (key > query - options.window);
+  seen = seen.unsqueeze(0).unsqueeze(0);
+  // A padded query has nothing to look at; it looks at itself, so that its row stays finite.
+  if (options.padding) seen = (seen & options.padding->unsqueeze(1).unsqueeze(1)) | (key == query);
+  return seen;
+}
+
+}  // namespace
+
+Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) {
+  const auto mask = sight(q, k, options);
+  const bool causal = !mask && q.size(2) > 1;
+  return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, std::nullopt,
+                                          /*enable_gqa=*/q.size(1) != k.size(1));
+}
+
+}  // namespace lamina

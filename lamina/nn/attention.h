@@ -1,0 +1,30 @@
+// The pieces of attention with grouped key-value heads: shaping, rotary positions, the product itself.
+#pragma once
+
+#include <optional>
+
+#include "lamina/tensor/tensor.h"
+
+namespace lamina {
+
+// Verbs of our own: ATen's split, view and permute would meet them by argument-dependent lookup.
+Tensor to_heads(const Tensor& x,
+                int64_t head_dim);   // [batch, tokens, heads * head_dim] -> [batch, heads, tokens, head_dim]
+Tensor from_heads(const Tensor& x);  // and back
+
+// Cosines and sines of the rotary embedding for given positions, in the half-split order of transformers.
+struct Rotary {
+  Tensor cosine, sine;  // [tokens, head_dim]
+};
+Tensor rotate(const Tensor& x, const Rotary& rotary);  // [batch, heads, tokens, head_dim]
+
+// softmax(q k^T / sqrt(head_dim)) v, causal: query t of the last q.size(2) positions sees keys up to its own
+// position, and with window > 0 only the last `window` of them. `padding` [batch, keys] is true where a key
+// may be seen.
+struct AttendOptions {
+  int64_t window = 0;
+  std::optional<Tensor> padding;
+};
+Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options);
+
+}  // namespace lamina

@@ -1,0 +1,9 @@
+#include "lamina/nn/norm.h"
+
+namespace lamina {
+
+Tensor RmsNorm::operator()(const Tensor& x) const {
+  return at::rms_norm(x, {x.size(-1)}, gain, epsilon);
+}
+
+}  // namespace lamina
