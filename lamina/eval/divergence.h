@@ -1,0 +1,73 @@
+// How far a changed model's next-token distributions are from the dense model's, token by token, fused with
+// the LM head: one tile of logits at a time is made, read and forgotten, and nothing of size tokens x
+// vocabulary need be kept.
+//
+// With P the dense and Q the changed distribution of a token, u = (ln q - ln p) / 2 and s = sqrt(p q), every
+// term of the sums below is non-negative on its own, so that a partial sum is a lower bound and small
+// divergences lose no digits:
+//   jsd      KL(P||M)/2 + KL(Q||M)/2, M = (P+Q)/2     = sum s (u sinh u - cosh u ln cosh u)      <= ln 2
+//   ag       sum m ln(m / sqrt(p q))                  = sum s cosh u ln cosh u
+//            what the public FinerCut code computes under the name js_divergence (there divided by the
+//            vocabulary too)
+//   kl       KL(P||Q)                                 = sum s (2 sinh u - 2 u exp(-u))
+//   norm     Frobenius norm of the logits' difference over a sample
+//   angular  angle between the logit vectors, cosine clamped to [0, 1], in radians
+//   ppl      exp of a sample's mean next-token negative log-likelihood, with no reference to P
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "lamina/nn/linear.h"
+#include "lamina/tensor/tensor.h"
+
+namespace lamina {
+
+enum class Metric { jsd, ag, kl, ppl, norm, angular };
+std::string_view metric_name(Metric metric);
+// Throws Error that lists the metrics.
+Metric metric_from_name(std::string_view name);
+
+// Scores samples against the dense model's answers. A score is the sum of `term`s over the samples, each
+// non-negative: per-token metrics are means over all tokens, norm and ppl means over samples.
+class Divergence {
+ public:
+  struct Options {
+    Metric metric = Metric::jsd;
+    // Dense logits are kept when they fit here, else made again for every tile (which doubles the work of the
+    // head).
+    uint64_t reference_bytes = uint64_t{1} << 30;
+  };
+  // `hidden`: what the head reads, [tokens, width] a sample. `ids`: the tokens themselves, for ppl.
+  Divergence(const Linear& head, std::vector<Tensor> hidden, std::vector<std::vector<int32_t>> ids,
+             Options options);
+
+  size_t samples() const { return ids_.size(); }
+  Metric metric() const { return options_.metric; }
+  // The dense model's own score: 0 but for ppl.
+  double dense() const;
+
+  struct Term {
+    double value = 0;
+    bool complete = true;  // false: the sum passed `limit` and `value` is a lower bound
+    int64_t tokens = 0;    // tokens that went through the head
+  };
+  // Thread-safe. `hidden` is [tokens, width].
+  Term term(size_t sample, const Tensor& hidden, double limit) const;
+
+ private:
+  Tensor reference_logits(size_t sample, int64_t first, int64_t count) const;
+
+  Options options_;
+  Tensor head_;  // [vocabulary, width], in the type of the arithmetic
+  Tensor head_bias_;
+  std::vector<Tensor> hidden_;                   // dense, a sample each
+  std::vector<Tensor> logits_;                   // dense, when they fit
+  std::vector<std::vector<double>> normalizer_;  // log-sum-exp of the dense logits, a token each
+  std::vector<std::vector<int32_t>> ids_;
+  double scale_ = 1;  // 1 / (all tokens) or 1 / samples
+};
+
+}  // namespace lamina

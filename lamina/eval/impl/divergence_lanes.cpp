@@ -1,0 +1,194 @@
+// Compiled once for each instruction set (see CMakeLists.txt); LAMINA_LANES names the set. Nothing of the
+// standard library is instantiated here, so that no code for a newer processor can leak into the rest of the
+// program.
+#include "lamina/eval/impl/divergence_lanes.h"
+
+namespace lamina {
+
+namespace {
+
+// As wide as the registers of the instruction set this file is compiled for.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+using Lane = float __attribute__((vector_size(kLanes * sizeof(float))));
+using LaneBits = int32_t __attribute__((vector_size(kLanes * sizeof(float))));
+constexpr float kInfinity = __builtin_inff();
+
+inline Lane read(const float* from) {
+  Lane lane;
+  __builtin_memcpy(&lane, from, sizeof lane);
+  return lane;
+}
+
+// The last, partial lane of a row, filled up with what adds nothing.
+inline Lane read_tail(const float* from, int64_t count, float fill) {
+  float values[kLanes];
+  for (int i = 0; i < kLanes; ++i) values[i] = i < count ? from[i] : fill;
+  return read(values);
+}
+
+inline Lane choose(LaneBits yes, Lane a, Lane b) {
+  return reinterpret_cast<Lane>((yes & reinterpret_cast<LaneBits>(a)) |
+                                (~yes & reinterpret_cast<LaneBits>(b)));
+}
+
+inline Lane larger(Lane a, Lane b) {
+  return choose(a > b, a, b);
+}
+
+inline Lane absolute(Lane x) {
+  return reinterpret_cast<Lane>(reinterpret_cast<LaneBits>(x) & 0x7fffffff);
+}
+
+// exp for x <= 88, to 2 units in the last place; 0 below -87.
+inline Lane exponential(Lane x) {
+  const LaneBits small = x < -87.0f;
+  x = larger(x, Lane{} - 87.0f);
+  const Lane magic = Lane{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Lane n = x * 1.44269504f + magic - magic;
+  const Lane r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Lane y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const LaneBits power = (__builtin_convertvector(n, LaneBits) + 127) << 23;
+  return choose(small, Lane{}, y * reinterpret_cast<Lane>(power));
+}
+
+// ln(1 + x) for x in [0, 0.37], relative error 3e-10 before rounding (a Chebyshev fit).
+inline Lane log1p_small(Lane x) {
+  Lane y = x * -0.03995985334f + 0.104055411f;
+  y = y * x - 0.1562187888f;
+  y = y * x + 0.1983553743f;
+  y = y * x - 0.2498554351f;
+  y = y * x + 0.3333269864f;
+  y = y * x - 0.4999998926f;
+  y = y * x + 0.9999999997f;
+  return y * x;
+}
+
+inline double total(Lane lane) {
+  double sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += static_cast<double>(lane[i]);
+  return sum;
+}
+
+// Sums `term(lane of a, lane of b)` over a row: float32 within 64 lanes, float64 above, so that the error
+// does not grow with the vocabulary.
+template <class Term>
+inline double sum_rows(const float* a, const float* b, int64_t count, float fill, Term term) {
+  constexpr int64_t kRun = 1024;
+  double sum = 0;
+  int64_t i = 0;
+  for (; i + kLanes <= count;) {
+    const int64_t end = count - kLanes < i + kRun - kLanes ? count - kLanes : i + kRun - kLanes;
+    Lane partial{};
+    for (; i <= end; i += kLanes) partial += term(read(a + i), read(b + i));
+    sum += total(partial);
+  }
+  if (i < count) sum += total(term(read_tail(a + i, count - i, fill), read_tail(b + i, count - i, fill)));
+  return sum;
+}
+
+struct Pair {
+  Lane s;  // sqrt(p q)
+  Lane u;  // (ln q - ln p) / 2
+  Lane a;  // |u|
+  Lane e;  // exp(-|u|)
+};
+
+inline Pair pair_of(Lane zq, Lane zp, float lse_q, float lse_p) {
+  const Lane lq = zq - lse_q, lp = zp - lse_p;
+  const Lane u = (lq - lp) * 0.5f;
+  Lane a = absolute(u);
+  a = choose(a > 60.0f, Lane{} + 60.0f, a);
+  return {exponential((lq + lp) * 0.5f), u, a, exponential(-a)};
+}
+
+// h(a) = a sinh a - cosh a ln cosh a: its series below 1/2, the closed form above.
+inline Lane jsd_term(const Pair& t) {
+  const Lane x = t.a * t.a;
+  Lane near = x * -1.0269694e-4f + 3.6623677e-4f;
+  near = near * x - 1.3888889e-3f;
+  near = near * x + 6.9444444e-3f;
+  near = near * x * x + 0.5f;
+  const Lane e2 = t.e * t.e, cosh = (1.0f / t.e + t.e) * 0.5f;
+  const Lane far = cosh * (0.693147181f - log1p_small(e2)) - t.a * t.e;
+  return t.s * choose(t.a < 0.5f, near * x, far);
+}
+
+// k(a) = cosh a ln cosh a.
+inline Lane ag_term(const Pair& t) {
+  const Lane x = t.a * t.a;
+  Lane near = x * 1.0272200e-4f - 3.6348104e-4f;
+  near = near * x + 1.5873016e-3f;
+  near = near * x + 1.3888889e-3f;
+  near = near * x + 1.6666667e-1f;
+  near = near * x + 0.5f;
+  const Lane e2 = t.e * t.e, cosh = (1.0f / t.e + t.e) * 0.5f;
+  const Lane far = cosh * (t.a - 0.693147181f + log1p_small(e2));
+  return t.s * choose(t.a < 0.5f, near * x, far);
+}
+
+// 2 sinh u - 2 u exp(-u), for both signs of u.
+inline Lane kl_term(const Pair& t) {
+  const Lane u = choose(t.u < 0.0f, -t.a, t.a);
+  Lane near = u * 3.9682540e-4f - 2.3809524e-3f;
+  near = near * u + 1.6666667e-2f;
+  near = near * u - 6.6666667e-2f;
+  near = near * u + 3.3333333e-1f;
+  near = near * u - 6.6666667e-1f;
+  near = near * u + 2.0f;
+  const Lane grown = 1.0f / t.e;  // exp(|u|)
+  const Lane plus = choose(t.u < 0.0f, t.e, grown), minus = choose(t.u < 0.0f, grown, t.e);
+  return t.s * choose(t.a < 0.5f, near * u * u, plus - minus - 2.0f * u * minus);
+}
+
+// A filled-up lane has both distributions at probability 0.
+constexpr float kNothing = -1e4f;
+
+PeakSum peak_sum(const float* z, int64_t count) {
+  Lane top = Lane{} - kInfinity;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) top = larger(top, read(z + i));
+  if (i < count) top = larger(top, read_tail(z + i, count - i, -kInfinity));
+  float peak = top[0];
+  for (int l = 1; l < kLanes; ++l) peak = top[l] > peak ? top[l] : peak;
+  const double sum =
+      sum_rows(z, z, count, -kInfinity, [peak](Lane a, Lane) { return exponential(a - peak); });
+  return {peak, sum};
+}
+
+double jsd(const float* q, const float* p, float lq, float lp, int64_t count) {
+  return sum_rows(q, p, count, kNothing, [=](Lane a, Lane b) { return jsd_term(pair_of(a, b, lq, lp)); });
+}
+
+double ag(const float* q, const float* p, float lq, float lp, int64_t count) {
+  return sum_rows(q, p, count, kNothing, [=](Lane a, Lane b) { return ag_term(pair_of(a, b, lq, lp)); });
+}
+
+double kl(const float* q, const float* p, float lq, float lp, int64_t count) {
+  return sum_rows(q, p, count, kNothing, [=](Lane a, Lane b) { return kl_term(pair_of(a, b, lq, lp)); });
+}
+
+double squared_distance(const float* q, const float* p, int64_t count) {
+  return sum_rows(q, p, count, 0.0f, [](Lane a, Lane b) { return (a - b) * (a - b); });
+}
+
+double dot(const float* q, const float* p, int64_t count) {
+  return sum_rows(q, p, count, 0.0f, [](Lane a, Lane b) { return a * b; });
+}
+
+}  // namespace
+
+extern const LaneFunctions LAMINA_LANES;
+const LaneFunctions LAMINA_LANES = {peak_sum, jsd, ag, kl, squared_distance, dot};
+
+}  // namespace lamina
