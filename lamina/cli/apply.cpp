@@ -1,0 +1,82 @@
+// lamina apply: a plan made earlier, or a list written by hand, on this or a compatible model. Needs no torch
+// and little memory: the largest tensor's pages and a constant.
+#include <fmt/format.h>
+
+#include "lamina/base/error.h"
+#include "lamina/base/staging.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/cli.h"
+#include "lamina/export/export.h"
+
+namespace lamina::cli {
+
+namespace fs = std::filesystem;
+
+int run_apply(int argc, char** argv) {
+  CLI::App app(
+      "Cut a model by a plan, or by a list of blocks.\n\n"
+      "Example: lamina apply MODEL plan.json -o smaller --export hf-zeroed,gguf:q8_0\n"
+      "         lamina apply MODEL --drop attention:12-15,mlp:20 -o smaller",
+      "apply");
+  fs::path model, plan_path, out;
+  std::string drop, forms, dtype;
+  bool force = false, quiet = false, anyway = false;
+  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_option("PLAN", plan_path, "plan.json");
+  app.add_option("-o,--output", out, "folder to write")->required();
+  app.add_option("--drop", drop, "instead of a plan: 3,7-9 (whole blocks) or attention:12-15,mlp:20");
+  app.add_option("--export", forms,
+                 "hf-compact, hf-zeroed, hf-perlayer, gguf, gguf:f16, gguf:f32, gguf:q8_0; comma-separated");
+  app.add_option("--dtype", dtype,
+                 "type of the folders' weights: float32, float16, bfloat16 (default: as they came)");
+  app.add_flag("--other-model", anyway, "the plan may come from another model with the same sites");
+  app.add_flag("--force", force, "replace the output folder");
+  app.add_flag("-q,--quiet", quiet, "no progress");
+  parse(app, argc, argv);
+  if (plan_path.empty() == drop.empty()) fail("give either a plan file or --drop");
+
+  Terminal terminal({.quiet = quiet});
+  const Opened opened = open(model);
+  if (fs::exists(out) && fs::equivalent(out, model))
+    fail("{}: is the input; name another folder for the output", out.string());
+  Plan plan;
+  if (!drop.empty()) {
+    plan = plan_from_list(drop, opened.blueprint);
+    plan.provenance["method"] = "by hand";
+  } else {
+    plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
+    check_plan(plan, opened.blueprint);
+    const std::string made_for =
+        json_string_or(json_has(plan.provenance, "model") ? plan.provenance.at("model") : Json::object(),
+                       "sha256", "", plan_path.string());
+    if (!made_for.empty() && !anyway && made_for != opened.checkpoint.hash(terminal.watch())) {
+      fail(
+          "{}: was made for another model (sha256 {}...); add --other-model to cut this one by it all the "
+          "same",
+          plan_path.string(), made_for.substr(0, 12));
+    }
+  }
+  ExportOptions options{.dtype = {}, .watch = terminal.watch()};
+  if (!dtype.empty()) {
+    options.dtype = dtype_from_name(dtype);
+    if (!options.dtype || !is_floating(*options.dtype) || is_quantized(*options.dtype))
+      fail("{} is no type to write weights in; float32, float16 and bfloat16 are", in_quotes(dtype));
+  }
+  const auto requests = forms.empty() ? default_forms(opened, plan) : parse_forms(forms);
+  StagedFolder folder(out, {.replace = force});
+  const auto written = write_forms(opened, plan, requests, folder.path(), options);
+  write_file(folder.path() / "plan.json", to_json(plan).dump(2) + "\n");
+  folder.commit();
+  terminal.clear();
+  std::string text =
+      fmt::format("{} of {} parts cut.\n", plan.edits.size(), opened.blueprint.present().size());
+  for (const Written& entry : written) {
+    text += fmt::format("{:<12} {}  {}  opens in: {}\n", entry.request.text(),
+                        (folder.target() / entry.path).lexically_normal().string(),
+                        human_bytes(entry.weight_bytes), entry.opens_in);
+  }
+  print(text);
+  return Status::ok;
+}
+
+}  // namespace lamina::cli

@@ -1,0 +1,30 @@
+// The door of liblamina.so for the binary: the verbs that compute.
+#include <cstdio>
+#include <string_view>
+
+#include "lamina/cli/cli.h"
+#include "lamina/tensor/tensor.h"
+
+namespace lamina::cli {
+
+namespace {
+
+constexpr Verb kVerbs[] = {
+    {"prune", "", run_prune},     {"eval", "", run_eval},     {"generate", "", run_generate},
+    {"forward", "", run_forward}, {"verify", "", run_verify},
+};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) int lamina_run_verb(const char* name, int argc,
+                                                                      char** argv) {
+  for (const Verb& verb : kVerbs) {
+    if (std::string_view(name) == verb.name) {
+      return guarded([&] { return verb.run(argc, argv); },
+                     [](const std::exception& error) { return message_of(error); });
+    }
+  }
+  return Status::usage;
+}
+
+}  // namespace lamina::cli

@@ -1,0 +1,134 @@
+// lamina forward: the bare function on given inputs, for anyone who wants to compare it with anything.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/cli.h"
+#include "lamina/format/safetensors.h"
+#include "lamina/models/registry.h"
+
+namespace lamina::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Keeps what the tapped sites saw, under "SITE.before" and "SITE.after".
+class Recorder : public Tap {
+ public:
+  Recorder(const Blueprint& blueprint, const std::vector<std::string>& sites) : blueprint_(blueprint) {
+    for (const std::string& site : sites) {
+      if (site == "all") {
+        for (Site s : blueprint.present()) wanted_.push_back(s);
+      } else if (site == "end") {
+        end_ = true;
+      } else {
+        wanted_.push_back(blueprint.site(site));
+      }
+    }
+  }
+  void saw(Site site, const Tensor& before, const Tensor& after) override {
+    if (std::ranges::find(wanted_, site) == wanted_.end()) return;
+    const std::string& path = blueprint_.part(site).path;
+    kept.emplace_back(path + ".before", before.contiguous());
+    kept.emplace_back(path + ".after", after.contiguous());
+  }
+  void saw_end(const Tensor& residual, const Tensor& normed) override {
+    if (!end_) return;
+    kept.emplace_back("end.before_norm", residual.contiguous());
+    kept.emplace_back("end.after_norm", normed.contiguous());
+  }
+  std::vector<std::pair<std::string, Tensor>> kept;
+
+ private:
+  const Blueprint& blueprint_;
+  std::vector<Site> wanted_;
+  bool end_ = false;
+};
+
+void save(const fs::path& path, const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  safetensors::Header header;
+  for (const auto& [name, tensor] : tensors)
+    header.tensors.push_back(
+        {.name = name, .dtype = dtype_of(tensor.scalar_type()), .shape = tensor.sizes().vec()});
+  safetensors::lay_out(header.tensors);
+  AtomicFile file(path);
+  file.write(safetensors::write_header(header));
+  for (const auto& [name, tensor] : tensors)
+    file.write(Bytes(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()));
+  file.commit();
+}
+
+Stored input(const safetensors::Header& header, const std::shared_ptr<const MappedFile>& file,
+             std::string_view name) {
+  const auto it = std::ranges::find(header.tensors, name, &safetensors::TensorInfo::name);
+  if (it == header.tensors.end()) fail("{}: holds no tensor {}", file->path().string(), name);
+  return {.name = it->name,
+          .dtype = it->dtype,
+          .shape = it->shape,
+          .bytes = file->bytes().subspan(header.data_start + it->begin, it->end - it->begin),
+          .file = file};
+}
+
+}  // namespace
+
+int run_forward(int argc, char** argv) {
+  CLI::App app(
+      "Run a model on tensors from a file and write its logits.\n\n"
+      "Example: lamina forward MODEL --inputs in.safetensors -o out.safetensors --dtype float64 --tap "
+      "all,end\n"
+      "`input_ids` is [batch, tokens] of integers; `attention_mask`, if there, has its shape. Written: "
+      "`logits`, and for each\n"
+      "tapped site SITE.before and SITE.after.",
+      "forward");
+  fs::path model, inputs, out;
+  std::string taps, dtype = "float32", drop;
+  int threads = 1;
+  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_option("--inputs", inputs, "safetensors file")->required();
+  app.add_option("-o,--output", out, "safetensors file to write")->required();
+  app.add_option("--tap", taps, "sites, comma-separated; `all` for every part, `end` for the last norm");
+  app.add_option("--dtype", dtype, "float32 or float64");
+  app.add_option("--skip", drop, "parts to skip in this pass, as --drop in apply");
+  app.add_option("--threads", threads, "threads")->check(CLI::Range(1, 1024));
+  parse(app, argc, argv);
+  const auto type = dtype_from_name(dtype);
+  if (type != DType::f32 && type != DType::f64)
+    fail("--dtype {}: float32 and float64 are possible", in_quotes(dtype));
+
+  const InferenceMode evaluating;
+  use_threads(threads);
+  const Opened opened = open(model);
+  const auto file = MappedFile::open(inputs);
+  const safetensors::Header header = safetensors::parse_header(file->bytes(), inputs.string());
+  const Stored ids = input(header, file, "input_ids");
+  if (ids.shape.size() != 2 || (ids.dtype != DType::i64 && ids.dtype != DType::i32))
+    fail("{}: input_ids must be [batch, tokens] of int64 or int32", inputs.string());
+  Inputs in{.ids = load(ids, scalar_type(ids.dtype)).to(at::kLong)};
+  if (in.ids.numel() == 0) fail("{}: input_ids is empty", inputs.string());
+  if (in.ids.min().item<int64_t>() < 0 || in.ids.max().item<int64_t>() >= opened.blueprint.vocabulary) {
+    fail("{}: input_ids holds ids outside 0 to {}", inputs.string(), opened.blueprint.vocabulary - 1);
+  }
+  if (std::ranges::find(header.tensors, "attention_mask", &safetensors::TensorInfo::name) !=
+      header.tensors.end()) {
+    const Stored mask = input(header, file, "attention_mask");
+    if (mask.shape != ids.shape) fail("{}: attention_mask has another shape than input_ids", inputs.string());
+    in.padding = load(mask, scalar_type(mask.dtype)).to(at::kBool);
+  }
+  const auto net = build_model(opened, {.dtype = scalar_type(*type)});
+  struct SkippingRecorder : Recorder {
+    using Recorder::Recorder;
+    std::optional<Skip> skip;
+    bool skips(Site site) const override { return skip && skip->skips(site); }
+  } tap(opened.blueprint, taps.empty() ? std::vector<std::string>{} : split(taps, ','));
+  if (!drop.empty()) tap.skip.emplace(opened.blueprint, plan_from_list(drop, opened.blueprint));
+  const Tensor logits = net->run(in, tap);
+  std::vector<std::pair<std::string, Tensor>> tensors = {{"logits", logits.contiguous()}};
+  for (auto& entry : tap.kept) tensors.push_back(std::move(entry));
+  save(out, tensors);
+  return Status::ok;
+}
+
+}  // namespace lamina::cli

@@ -1,0 +1,169 @@
+// lamina inspect: what a model is made of and what can be done with it, from headers alone.
+#include <fmt/format.h>
+
+#include <map>
+
+#include "lamina/base/text.h"
+#include "lamina/cli/cli.h"
+#include "lamina/export/export.h"
+
+namespace lamina::cli {
+
+namespace {
+
+struct Summary {
+  std::map<DType, uint64_t> bytes;  // by type
+};
+
+Summary summarize(const Checkpoint& checkpoint) {
+  Summary summary;
+  for (const Stored& tensor : checkpoint.tensors) summary.bytes[tensor.dtype] += tensor.stored_bytes();
+  return summary;
+}
+
+// One cut of half a block and one of a whole block: what the forms answer tells what this model allows.
+Json exports_of(const Opened& opened) {
+  const auto first = opened.blueprint.present();
+  if (first.size() < 3) return Json::object();
+  const Part& part = opened.blueprint.part(first.back());
+  const Plan half{.edits = {Cut{part.path, {}}}};
+  Plan whole = half;
+  for (Site site : first) {
+    const Part& other = opened.blueprint.part(site);
+    if (other.block == part.block && other.path != part.path) whole.edits.push_back(Cut{other.path, {}});
+  }
+  Json exports = Json::object();
+  for (Form form : all_forms()) {
+    for (const auto& [name, plan] :
+         {std::pair<const char*, const Plan*>{"whole_blocks", &whole}, {"half_blocks", &half}}) {
+      const Answer answer = can_write(form, opened, *plan);
+      exports[std::string(form_name(form))][name] = {{"possible", answer.possible},
+                                                     {answer.possible ? "opens_in" : "why_not", answer.note}};
+    }
+  }
+  return exports;
+}
+
+Json to_json(const Opened& opened) {
+  const Blueprint& b = opened.blueprint;
+  const int64_t context = std::min<int64_t>(b.context, 1024);
+  Json json = {{"path", opened.checkpoint.path.string()},
+               {"architecture", opened.architecture->name},
+               {"blocks", b.blocks},
+               {"width", b.width},
+               {"vocabulary", b.vocabulary},
+               {"context", b.context},
+               {"tied_head", b.tied()},
+               {"parameters", b.parameters()},
+               {"file_bytes", opened.checkpoint.file_bytes()},
+               {"flops_per_token", b.flops_per_token(context)},
+               {"flops_context", context},
+               {"kv_bytes_per_token_f16", 2 * b.kv_values_per_token()}};
+  for (const auto& [dtype, bytes] : summarize(opened.checkpoint).bytes)
+    json["bytes_by_type"][std::string(dtype_name(dtype))] = bytes;
+  json["parts"] = Json::array();
+  for (size_t i = 0; i < b.parts.size(); ++i) {
+    const Site site{static_cast<int>(i)};
+    const Part& part = b.parts[i];
+    Json entry = {{"site", part.path},
+                  {"kind", kind_name(part.kind)},
+                  {"block", part.block},
+                  {"present", part.present}};
+    if (part.present) {
+      entry["parameters"] = b.parameters(site);
+      entry["flops_per_token"] = b.flops_per_token(site, context);
+      entry["kv_bytes_per_token_f16"] = 2 * part.kv_values;
+      for (const Slot& slot : b.slots) {
+        if (slot.part != site.index) continue;
+        const Stored* stored = opened.checkpoint.find(slot.name);
+        if (stored)
+          entry["tensors"].push_back(
+              {{"name", slot.name}, {"dtype", dtype_name(stored->dtype)}, {"shape", stored->shape}});
+      }
+    }
+    json["parts"].push_back(std::move(entry));
+  }
+  json["exports"] = exports_of(opened);
+  return json;
+}
+
+std::string to_text(const Json& json) {
+  std::string text = fmt::format(
+      "{}\n{}, {} blocks, width {}, vocabulary {}, context {}, head {}\n\n", json["path"].get<std::string>(),
+      json["architecture"].get<std::string>(), json["blocks"].get<int>(), json["width"].get<int64_t>(),
+      thousands(json["vocabulary"].get<int64_t>()), thousands(json["context"].get<int64_t>()),
+      json["tied_head"].get<bool>() ? "tied to the embedding" : "of its own");
+  std::string types;
+  for (const auto& [dtype, bytes] : json["bytes_by_type"].items())
+    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", human_bytes(bytes.get<uint64_t>()), dtype);
+  text += fmt::format("{:<26}{:>15}\n", "parameters", thousands(json["parameters"].get<int64_t>()));
+  text += fmt::format("{:<26}{:>15}  ({})\n", "weight files", human_bytes(json["file_bytes"].get<uint64_t>()),
+                      types);
+  text +=
+      fmt::format("{:<26}{:>15}  (at {} tokens of context)\n", "FLOPs a token",
+                  human_count(json["flops_per_token"].get<double>()), json["flops_context"].get<int64_t>());
+  text += fmt::format("{:<26}{:>15}  (keys and values as float16)\n\n", "KV-cache bytes a token",
+                      thousands(json["kv_bytes_per_token_f16"].get<int64_t>()));
+
+  // Equal blocks share a line.
+  text += fmt::format("{:<14}{:<34}{:>12}{:>10}{:>9}\n", "blocks", "part", "parameters", "FLOPs", "KV bytes");
+  const Json& parts = json["parts"];
+  for (const char* kind : {"attention", "mlp"}) {
+    for (size_t i = 0; i < parts.size();) {
+      const auto key = [&](size_t at) {
+        return std::tuple(parts[at]["present"].get<bool>(), parts[at].value("parameters", int64_t{0}));
+      };
+      if (parts[i]["kind"] != kind) {
+        ++i;
+        continue;
+      }
+      size_t last = i, next = i;
+      while (next < parts.size() && (parts[next]["kind"] != kind || key(next) == key(i))) {
+        if (parts[next]["kind"] == kind) last = next;
+        ++next;
+      }
+      const std::string site = parts[i]["site"];
+      const std::string name = site.substr(site.rfind('.') + 1);
+      const int first = parts[i]["block"], end = parts[last]["block"];
+      const std::string blocks = first == end ? fmt::format("{}", first) : fmt::format("{}-{}", first, end);
+      if (!parts[i]["present"].get<bool>()) {
+        text += fmt::format("{:<14}{:<34}{:>12}\n", blocks, name, "cut");
+      } else {
+        text += fmt::format("{:<14}{:<34}{:>12}{:>10}{:>9}\n", blocks, name,
+                            thousands(parts[i]["parameters"].get<int64_t>()),
+                            human_count(parts[i]["flops_per_token"].get<double>()),
+                            parts[i]["kv_bytes_per_token_f16"].get<int64_t>());
+      }
+      i = next;
+    }
+  }
+  text += "\nEvery part can be cut (its norm goes with it). What a cut can be written as:\n";
+  for (const auto& [form, answers] : json["exports"].items()) {
+    for (const auto& [when, answer] : answers.items()) {
+      const bool possible = answer["possible"];
+      text += fmt::format(
+          "  {:<12}{:<13}{}{}\n", form, when == "whole_blocks" ? "whole blocks" : "half blocks",
+          possible ? "yes: " : "no: ", answer[possible ? "opens_in" : "why_not"].get<std::string>());
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+int run_inspect(int argc, char** argv) {
+  CLI::App app(
+      "What a model is made of, what can be cut, and how it can be written.\n\nExample: lamina inspect MODEL "
+      "--json | jq .parameters",
+      "inspect");
+  std::filesystem::path model;
+  bool as_json = false;
+  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_flag("--json", as_json, "one object on stdout");
+  parse(app, argc, argv);
+  const Json json = to_json(open(model));
+  print(as_json ? json.dump(2) + "\n" : to_text(json));
+  return Status::ok;
+}
+
+}  // namespace lamina::cli

@@ -1,0 +1,96 @@
+// The `lamina` binary. It links only the rooms that are free of torch, so that inspect, apply and tokenize
+// start at once; verbs that compute are in liblamina.so, which is opened when one of them is asked for.
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/cli.h"
+
+namespace {
+
+using namespace lamina;
+using namespace lamina::cli;
+
+constexpr Verb kVerbs[] = {
+    {"inspect", "parts, shapes, parameters, FLOPs, KV bytes, what can be cut and exported", run_inspect},
+    {"prune", "find the parts that matter least, cut them, write a smaller model", nullptr},
+    {"apply", "cut by a plan made earlier or by hand", run_apply},
+    {"eval", "perplexity on a text, with its protocol", nullptr},
+    {"generate", "continue a prompt", nullptr},
+    {"tokenize", "text to token ids, a line each, and back", run_tokenize},
+    {"forward", "the bare function on tensors from a file", nullptr},
+    {"verify", "reopen what was written, recompute, compare with the plan's claims", nullptr},
+};
+
+std::string help() {
+  std::string text =
+      "lamina: layer surgery for neural networks\n\nUsage: lamina VERB ...   (lamina VERB --help tells "
+      "more)\n\n";
+  for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
+  text +=
+      "\nExample: lamina prune SmolLM2-135M-Instruct.Q4_1.gguf -o smaller --remove 8\n\n"
+      "Exit status: 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by a signal.\n"
+      "MODEL is a Hugging Face folder (safetensors) or a GGUF file.\n";
+  return text;
+}
+
+// The library stands beside the binary in a build tree and in ../lib when installed.
+int run_engine(const char* verb, int argc, char** argv) {
+  namespace fs = std::filesystem;
+  const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
+  std::string tried;
+  for (const fs::path& path : {here / "liblamina.so", here / ".." / "lib" / "liblamina.so"}) {
+    if (!fs::exists(path)) continue;
+    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+      const auto entry =
+          reinterpret_cast<int (*)(const char*, int, char**)>(dlsym(library, "lamina_run_verb"));
+      if (entry) return entry(verb, argc, argv);
+    }
+    tried = dlerror();
+  }
+  fail("liblamina.so could not be opened{}{}; build or install lamina again",
+       tried.empty() ? " beside the binary" : ": ", tried);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (argc < 2) {
+      fmt::print(stderr, "{}", help());
+      return Status::usage;
+    }
+    const std::string_view asked = argv[1];
+    if (asked == "--help" || asked == "-h" || asked == "help") {
+      fmt::print("{}", help());
+      return Status::ok;
+    }
+    if (asked == "--version" || asked == "version") {
+      fmt::print("{}\n", version_text());
+      return Status::ok;
+    }
+    std::vector<std::string> names;
+    for (const Verb& verb : kVerbs) {
+      if (asked == verb.name) {
+        return verb.run ? guarded([&] { return verb.run(argc - 1, argv + 1); })
+                        : run_engine(verb.name, argc - 1, argv + 1);
+      }
+      names.emplace_back(verb.name);
+    }
+    const auto meant = nearest(asked, names);
+    fmt::print(stderr, "lamina: {} is no verb{}; lamina --help lists them\n", in_quotes(asked),
+               meant ? fmt::format("; was {} meant?", *meant) : "");
+    return Status::usage;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "lamina: {}\n", error.what());
+    return Status::failed;
+  }
+}

@@ -1,0 +1,54 @@
+// lamina tokenize: ids for text, one line a line, and back.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <iostream>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/cli.h"
+#include "lamina/cli/text_of.h"
+
+namespace lamina::cli {
+
+int run_tokenize(int argc, char** argv) {
+  CLI::App app(
+      "Token ids for each line of standard input, or text for each line of ids.\n\n"
+      "Example: echo 'Hello world' | lamina tokenize MODEL\n"
+      "         echo 19556 905 | lamina tokenize MODEL --decode",
+      "tokenize");
+  std::filesystem::path model;
+  bool decode = false, plain = false, whole = false, json = false;
+  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_flag("--decode", decode, "ids to text");
+  app.add_flag("--plain", plain, "no special tokens added, none read in the text");
+  app.add_flag("--whole", whole, "the whole input is one text, line breaks and all");
+  app.add_flag("--json", json, "each line of input is a JSON string, each line of output a JSON value");
+  parse(app, argc, argv);
+  const Tokenizer tokenizer = tokenizer_of(open(model).checkpoint);
+  std::string line;
+  for (size_t number = 1; std::getline(std::cin, line, whole ? '\0' : '\n'); ++number) {
+    if (decode) {
+      std::vector<int32_t> ids;
+      for (const std::string& word : split(line, ' ')) {
+        if (trim(word).empty()) continue;
+        int32_t id = -1;
+        const std::string_view text = trim(word);
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+        if (error != std::errc() || end != text.data() + text.size() || !tokenizer.token(id))
+          fail("line {}: {} is no token id of this model", number, in_quotes(word));
+        ids.push_back(id);
+      }
+      const std::string text = tokenizer.decode(ids);
+      print((json ? Json(text).dump() : text) + "\n");
+    } else {
+      const std::string text =
+          json ? parse_json(line, fmt::format("line {}", number)).get<std::string>() : line;
+      const auto ids = tokenizer.encode(text, {.special_tokens = !plain, .parse_special = !plain});
+      print((json ? Json(ids).dump() : fmt::format("{}", fmt::join(ids, " "))) + "\n");
+    }
+  }
+  return Status::ok;
+}
+
+}  // namespace lamina::cli
