@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Writes the seeds in fuzz/corpus: small valid files from which the fuzzer starts. Standard library only."""
+import json
+import struct
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def save(target, name, content):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def safetensors(header, data=b""):
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value
+
+
+# Metadata values: type number and bytes.
+SCALARS = {0: b"\xff", 1: b"\x80", 2: b"\1\2", 3: b"\1\2", 4: b"\1\0\0\0", 5: b"\xff\xff\xff\xff",
+           6: struct.pack("<f", 0.5), 7: b"\1", 8: text(b"llama"), 10: struct.pack("<Q", 1 << 40),
+           11: struct.pack("<q", -1), 12: struct.pack("<d", 0.1)}
+
+
+def gguf(tensors, version=3, alignment=32, pairs=()):
+    """`tensors`: (name, sizes innermost first, type number, data)."""
+    pairs = list(pairs)
+    if alignment != 32:
+        pairs.append((b"general.alignment", 4, struct.pack("<I", alignment)))
+    out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+    for key, kind, value in pairs:
+        out += text(key) + struct.pack("<I", kind) + value
+    data = b""
+    for name, sizes, kind, content in tensors:
+        data += b"\0" * (-len(data) % alignment)
+        out += text(name) + struct.pack("<I", len(sizes)) + b"".join(struct.pack("<Q", s) for s in sizes)
+        out += struct.pack("<IQ", kind, len(data))
+        data += content
+    return out + b"\0" * (-len(out) % alignment) + data
+
+
+def array(kind, items):
+    return (9, struct.pack("<IQ", kind, len(items)) + b"".join(items))
+
+
+save("safetensors", "empty", safetensors({}))
+save("safetensors", "two", safetensors({
+    "__metadata__": {"format": "pt"},
+    "a": entry("F32", [2, 3], 0, 24),
+    "b.weight": entry("BF16", [], 24, 26)}, b"\x2a" * 26))
+save("safetensors", "other_order", safetensors({
+    "late": entry("U8", [3], 8, 11),
+    "early": entry("I64", [1], 0, 8),
+    "none": entry("F16", [0, 7], 8, 8),
+    "gr\u00f6\u00dfe": entry("F8_E4M3", [1], 11, 12)}, b"\x2a" * 12))
+
+save("index", "two_shards", json.dumps({
+    "metadata": {"total_size": 8},
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}}))
+save("index", "bare", '{"weight_map":{"a":"x.safetensors"}}')
+
+save("json", "config", json.dumps({
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 576, "rms_norm_eps": 1e-05, "rope_scaling": None,
+    "tie_word_embeddings": True, "layers": [{"a": -1}, {"a": 1.5}], "a": 7}, indent=2))
+save("json", "escapes", r'["\u00e9\ud83d\ude00\n\"\\\/", -0, -0.0, 9223372036854775807, 1e300, [[[[]]]]]')
+
+save("gguf", "empty", gguf([]))
+save("gguf", "scalars", gguf([], pairs=[(b"a.%d" % kind, kind, value) for kind, value in SCALARS.items()]))
+save("gguf", "arrays", gguf([], version=2, pairs=[
+    (b"a.%d" % kind, *array(kind, [value, value])) for kind, value in SCALARS.items()]))
+save("gguf", "plain", gguf([
+    (b"token_embd.weight", [4, 2], 0, b"\x2a" * 32), (b"scalar", [], 1, b"\0\x3c"), (b"none", [0, 3], 30, b"")]))
+save("gguf", "aligned", gguf([(b"a", [3], 28, b"\x2a" * 24), (b"b", [2], 24, b"\1\2")], alignment=8))
+for name, kind, elements, size in [("q4_0", 2, 32, 18), ("q4_1", 3, 32, 20), ("q5_0", 6, 32, 22), ("q5_1", 7, 32, 24),
+                                   ("q8_0", 8, 32, 34), ("q2_k", 10, 256, 84), ("q3_k", 11, 256, 110),
+                                   ("q4_k", 12, 256, 144), ("q5_k", 13, 256, 176), ("q6_k", 14, 256, 210)]:
+    save("gguf", name, gguf([(b"t", [elements, 1], kind, bytes(i * 7 % 256 for i in range(size)))]))
+
+
+def tokenizer(parts, text_to_encode):
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    document = {"added_tokens": [{"id": 9, "content": "<s>", "special": True}], "normalizer": None,
+                "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+                "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate("abc \u2581\u0120")}, "merges": []}}
+    return json.dumps({**document, **parts}, ensure_ascii=False) + "\n\n" + text_to_encode
+
+
+mark = "\u2581"
+save("tokenizer", "byte_level", tokenizer({}, "abc <s> cab"))
+save("tokenizer", "split", tokenizer({
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Strip"}]},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": r"\s+(?!\S)|[^\r\n\p{L}\p{N}]?\p{L}+|\s"}, "behavior": "Isolated"},
+        {"type": "Digits", "individual_digits": True}, {"type": "Punctuation"}]},
+    "decoder": None}, "Ab 12 a\u0301b"))
+save("tokenizer", "metaspace", tokenizer({
+    "normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": mark}, {"type": "Replace", "pattern": {"String": " "}, "content": mark}]},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": mark, "prepend_scheme": "first", "split": True},
+    "post_processor": {"type": "TemplateProcessing",
+                       "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+                       "special_tokens": {"<s>": {"id": "<s>", "ids": [9]}}},
+    "decoder": {"type": "Sequence", "decoders": [
+        {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"vocab": {"<u>": 0, "a": 1, mark: 2, mark + "a": 3, "<0xC3>": 4, "<0xA9>": 5}, "unk_token": "<u>",
+              "merges": [[mark, "a"]], "byte_fallback": True, "fuse_unk": True}}, "a a\u00e9 a"))
+
+save("chat_template", "loop", "{% for m in messages %}{{ '<' + m['role'] + '>' + m.content | trim }}{% endfor %}"
+     "{%- if add_generation_prompt -%}{{ bos_token }}{%- endif %}")
+save("chat_template", "macro", "{% macro m(a, b=2) %}{{ a ~ b }}{% endmacro %}{% set ns = namespace(x=1) %}"
+     "{% for i in range(3) if i %}{% set ns.x = ns.x + i %}{{ m(i, b=[ns.x][-1:]) }}{% endfor %}")
+save("chat_template", "filters", "{{ messages | selectattr('role', 'eq', 'user') | map(attribute='content') | join(',') }}"
+     "{{ {'a': [1, 2.5, none]} | tojson(indent=1) }}{{ 'a,b'.split(',')[::-1] }}{{ x is defined and 1 // 2 == 0 }}")
+save("chat_template", "blocks", "{# c #}  {%- raw -%} {{ }} {% endraw %}{% filter upper %}a{% endfilter %}"
+     "{% set t %}x{% endset %}{% with q=t %}{{ q if t else '' }}{% endwith %}{% generation %}g{% endgeneration %}")
