@@ -46,6 +46,8 @@ std::optional<double> freeze_share(const std::string& text) {
   return percent ? value / 100 : value;
 }
 
+constexpr const char* kJournal = "search.jsonl";
+
 // The journal of a search: its identity in the first line, then a step a line.
 class Journal {
  public:
@@ -187,10 +189,7 @@ int run_prune(int argc, char** argv) {
       fail("--dtype {}: float32, float16 and bfloat16 are possible", in_quotes(dtype));
   }
   const std::vector<FormRequest> asked = forms.empty() ? std::vector<FormRequest>{} : parse_forms(forms);
-  if (fs::exists(out) && fs::exists(model) && fs::equivalent(out, model))
-    fail("{}: is the input; name another folder for the output", out.string());
-
-  StagedFolder folder(out, {.replace = force, .resume = resume});
+  StagedFolder folder(out, {.replace = force, .resume = resume ? kJournal : "", .inputs = {model}});
   const Session session = open_session(model, {});
   method.remove = remove_count(remove, session.opened.blueprint, method.units);
   const NamedText text = calibration.empty() ? embedded_calibration() : text_from(calibration);
@@ -206,7 +205,7 @@ int run_prune(int argc, char** argv) {
   identity["model_sha256"] = hash;
   identity["calibration_sha256"] = text.sha256;
   identity["version"] = version_text();
-  Journal journal(folder.path() / "search.jsonl", identity);
+  Journal journal(folder.path() / kJournal, identity);
   const std::vector<Step> done = resume ? journal.resume() : std::vector<Step>{};
   journal.open(done);
   folder.keep();  // until the end: what is there can be resumed
@@ -242,7 +241,7 @@ int run_prune(int argc, char** argv) {
 
   if (no_measure) {
     write_file(folder.path() / "plan.json", to_json(run.plan).dump(2) + "\n");
-    fs::remove(folder.path() / "search.jsonl");
+    fs::remove(folder.path() / kJournal);
     folder.commit();
     return Status::ok;
   }
@@ -265,7 +264,7 @@ int run_prune(int argc, char** argv) {
     written = write_forms(session.opened, run.plan, possible, folder.path(), export_options);
   }
   finish(run, outcome, written, folder.path());
-  fs::remove(folder.path() / "search.jsonl");
+  fs::remove(folder.path() / kJournal);
   folder.commit();
   terminal.clear();
   print(json ? summary_json(run, outcome, written, folder.target()).dump(2) + "\n"

@@ -15,9 +15,9 @@ struct GenerateOptions {
   int64_t top_k = 0;       // 0: all
   double top_p = 1;
   uint64_t seed = 0;
-  std::vector<int32_t> stop;  // ids that end the text; not part of the result
-  bool cache = true;          // false: every token is a pass over everything (what the cache is held against)
-  std::function<bool(int32_t)> on_token;  // false stops; may be empty
+  std::vector<int32_t> stop = {};  // ids that end the text; not part of the result
+  bool cache = true;  // false: every token is a pass over everything (what the cache is held against)
+  std::function<bool(int32_t)> on_token = {};  // false stops; may be empty
 };
 
 struct Generated {

@@ -200,7 +200,11 @@ std::vector<Written> write_forms(const Opened& model, const Plan& plan,
       fs::create_directories(into);
       add_sidecars(checkpoint);
       const WriteOptions write{.dtype = options.dtype, .watch = options.watch};
-      if (options.dtype) checkpoint.config["torch_dtype"] = dtype_name(*options.dtype);
+      if (options.dtype) {
+        // transformers writes `dtype` since its fifth version and reads it first.
+        if (json_has(checkpoint.config, "dtype")) checkpoint.config["dtype"] = dtype_name(*options.dtype);
+        checkpoint.config["torch_dtype"] = dtype_name(*options.dtype);
+      }
       write_folder(checkpoint, into, write);
       const Opened again = open(into);
       check_equal(checkpoint, again.checkpoint, write);

@@ -47,12 +47,8 @@ std::vector<Stored> stand_ins(const Blueprint& blueprint) {
                                                          {"mlp.up_proj.weight", {n, width}},
                                                          {"mlp.down_proj.weight", {width, n}}};
     for (const auto& [name, shape] : shapes) {
-      tensors.push_back({.name = prefix + std::string(name),
-                         .dtype = DType::f16,
-                         .shape = shape,
-                         .bytes = {},
-                         .file = {},
-                         .zero = true});
+      tensors.push_back(
+          {.name = prefix + std::string(name), .dtype = DType::f16, .shape = shape, .zero = true});
     }
   }
   return tensors;
