@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -10,10 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "lamina/base/bus_error.h"
 #include "lamina/base/error.h"
 #include "lamina/base/file.h"
 #include "lamina/base/hash.h"
 #include "lamina/base/json.h"
+#include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 
 namespace lamina {
@@ -249,6 +253,30 @@ TEST(MappedFile, SeesThatTheFileBecameShorter) {
   EXPECT_THAT(refusal([&] { file->check_not_truncated(); }), HasSubstr("became shorter"));
 }
 
+TEST(MappedFile, DoesNotWaitForAPipe) {
+  const Folder folder;
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  for (const fs::path& path : {folder / "pipe", fs::path("/dev/zero")}) {
+    EXPECT_THAT(refusal([&] { MappedFile::open(path); }), HasSubstr("is a pipe or a device"));
+    EXPECT_THAT(refusal([&] { read_file(path); }), HasSubstr("is a pipe or a device"));
+  }
+}
+
+// Another program cuts a file between our look at its size and our touching its bytes.
+TEST(MappedFile, ABusErrorNamesTheFileAndEndsTheProgram) {
+  const Folder folder;
+  write_file(folder / "a", std::string(100'000, 'x'));
+  const auto touch_what_is_gone = [&] {
+    explain_bus_errors();
+    const auto file = MappedFile::open(folder / "a");
+    fs::resize_file(folder / "a", 10);
+    const volatile std::byte* last = &file->bytes().back();
+    _exit(static_cast<int>(*last));
+  };
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(touch_what_is_gone(), testing::ExitedWithCode(1), "/a: became shorter while it was being read");
+}
+
 TEST(AtomicFile, AppearsAtCommitOnly) {
   const Folder folder;
   write_file(folder / "a", "old");
@@ -279,13 +307,46 @@ TEST(AtomicFile, RefusesAFolderThatIsNotThere) {
   EXPECT_THAT(refusal([&] { AtomicFile(folder / "missing/a"); }), HasSubstr("cannot be written"));
 }
 
-TEST(AtomicFile, RefusesToReplaceAFolder) {
+TEST(AtomicFile, RefusesWhatIsNoFile) {
   const Folder folder;
-  fs::create_directory(folder / "a");
-  AtomicFile file(folder / "a");
-  file.write("new");
-  EXPECT_THAT(refusal([&] { file.commit(); }), HasSubstr("nothing was replaced"));
-  EXPECT_TRUE(fs::is_directory(folder / "a"));
+  fs::create_directory(folder / "folder");
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  fs::create_symlink("nowhere", folder / "link");
+  EXPECT_THAT(refusal([&] { AtomicFile(folder / "folder"); }), HasSubstr("is a folder"));
+  EXPECT_THAT(refusal([&] { AtomicFile(folder / "pipe"); }), HasSubstr("is a pipe or a device"));
+  EXPECT_THAT(refusal([&] { AtomicFile(folder / "link"); }), HasSubstr("leads nowhere"));
+  EXPECT_THAT(refusal([&] { AtomicFile("/dev/null"); }), HasSubstr("is a pipe or a device"));
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_EQ(folder.entries(), 3U);
+}
+
+TEST(AtomicFile, WritesWhereALinkLeads) {
+  const Folder folder;
+  write_file(folder / "a", "old");
+  fs::create_symlink("a", folder / "link");
+  write_file(folder / "link", "new");
+  EXPECT_EQ(content(folder / "a"), "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(folder.entries(), 2U);
+}
+
+TEST(AtomicFile, OneAtATime) {
+  const Folder folder;
+  {
+    AtomicFile first(folder / "a");
+    first.write("first");
+    EXPECT_THAT(refusal([&] { AtomicFile(folder / "a"); }), HasSubstr("another run is writing it"));
+    first.commit();
+  }
+  EXPECT_EQ(content(folder / "a"), "first");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(AtomicFile, TakesOverWhatAKilledRunLeft) {
+  const Folder folder;
+  std::ofstream(folder / "a.partial") << "a longer text than the new one";
+  write_file(folder / "a", "new");
+  EXPECT_EQ(content(folder / "a"), "new");
   EXPECT_EQ(folder.entries(), 1U);
 }
 
@@ -311,6 +372,172 @@ TEST(AtomicFile, AFullDiskLeavesTheOldFile) {
   EXPECT_THAT(message, HasSubstr("nothing was replaced"));
   EXPECT_EQ(content(folder / "a"), "old");
   EXPECT_EQ(folder.entries(), 1U);
+}
+
+// ---- Folders that appear whole or not at all
+
+using Options = StagedFolder::Options;
+
+void put(const fs::path& folder, std::string_view text) {
+  fs::create_directories(folder);
+  write_file(folder / "file", text);
+}
+
+TEST(StagedFolder, AppearsAtCommitOnly) {
+  const Folder folder;
+  {
+    StagedFolder staged(folder / "above/out/", {});
+    write_file(staged.path() / "file", "new");
+    EXPECT_FALSE(fs::exists(folder / "above/out"));
+    staged.commit();
+  }
+  EXPECT_EQ(content(folder / "above/out/file"), "new");
+  EXPECT_FALSE(fs::exists(folder / "above/out/.lock"));
+  EXPECT_FALSE(fs::exists(folder / "above/out.partial"));
+}
+
+TEST(StagedFolder, DroppedItLeavesNothing) {
+  const Folder folder;
+  {
+    put(StagedFolder(folder / "a/b/out", {}).path(), "new");
+  }
+  EXPECT_EQ(folder.entries(), 0U);
+  put(folder / "out", "old");
+  {
+    put(StagedFolder(folder / "out", {.replace = true}).path(), "new");
+  }
+  EXPECT_EQ(content(folder / "out/file"), "old");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(StagedFolder, ReplacesOnlyWhenAsked) {
+  const Folder folder;
+  put(folder / "out", "old");
+  EXPECT_THAT(refusal([&] { StagedFolder(folder / "out", {}); }), HasSubstr("exists already"));
+  StagedFolder staged(folder / "out", {.replace = true});
+  put(staged.path(), "new");
+  EXPECT_EQ(content(folder / "out/file"), "old");
+  staged.commit();
+  EXPECT_EQ(content(folder / "out/file"), "new");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(StagedFolder, TakesAnEmptyFolder) {
+  const Folder folder;
+  fs::create_directory(folder / "out");
+  StagedFolder staged(folder / "out", {});
+  put(staged.path(), "new");
+  staged.commit();
+  EXPECT_EQ(content(folder / "out/file"), "new");
+}
+
+TEST(StagedFolder, RefusesWhatItWouldDestroy) {
+  const Folder folder;
+  put(folder / "models/in", "weights");
+  write_file(folder / "file", "x");
+  fs::create_symlink("nowhere", folder / "link");
+  fs::create_symlink("models", folder / "to_models");
+  const fs::path input = folder / "models/in";
+  const auto says = [&](const fs::path& out) {
+    return refusal([&] { StagedFolder(out, {.replace = true, .inputs = {input}}); });
+  };
+  EXPECT_THAT(says(input), HasSubstr("is the input"));
+  EXPECT_THAT(says(folder / "models/in/"), HasSubstr("is the input"));
+  EXPECT_THAT(says(folder / "models"), HasSubstr("holds the input"));
+  EXPECT_THAT(says(folder / "to_models"), HasSubstr("holds the input"));
+  EXPECT_THAT(says(folder / "models/../models"), HasSubstr("holds the input"));
+  EXPECT_THAT(says(folder / "file"), HasSubstr("is a file"));
+  EXPECT_THAT(says(folder / "file/below"), HasSubstr("cannot be made"));
+  EXPECT_THAT(says(folder / "link"), HasSubstr("leads nowhere"));
+  for (const char* out : {"", ".", "..", "/", "a/..", "a/."})
+    EXPECT_THAT(says(out), HasSubstr("name a new folder")) << out;
+  EXPECT_EQ(content(folder / "models/in/file"), "weights");
+  EXPECT_EQ(folder.entries(), 4U);
+}
+
+TEST(StagedFolder, InsideTheInputIsAllowed) {
+  const Folder folder;
+  put(folder / "in", "weights");
+  StagedFolder staged(folder / "in/out", {.inputs = {folder / "in"}});
+  put(staged.path(), "new");
+  staged.commit();
+  EXPECT_EQ(content(folder / "in/file"), "weights");
+  EXPECT_EQ(content(folder / "in/out/file"), "new");
+}
+
+TEST(StagedFolder, WritesWhereALinkLeads) {
+  const Folder folder;
+  put(folder / "there", "old");
+  fs::create_symlink("there", folder / "link");
+  StagedFolder staged(folder / "link", {.replace = true});
+  put(staged.path(), "new");
+  staged.commit();
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(content(folder / "there/file"), "new");
+  EXPECT_EQ(folder.entries(), 2U);
+}
+
+TEST(StagedFolder, OneAtATime) {
+  const Folder folder;
+  StagedFolder first(folder / "out", {});
+  put(first.path(), "first");
+  EXPECT_THAT(refusal([&] { StagedFolder(folder / "out", {}); }), HasSubstr("another run"));
+  first.commit();
+  EXPECT_THAT(refusal([&] { StagedFolder(folder / "out", {}); }), HasSubstr("exists already"));
+  EXPECT_EQ(content(folder / "out/file"), "first");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(StagedFolder, DoesNotReplaceWhatCameMeanwhile) {
+  const Folder folder;
+  {
+    StagedFolder staged(folder / "out", {});
+    put(staged.path(), "new");
+    put(folder / "out", "another program's");
+    EXPECT_THAT(refusal([&] { staged.commit(); }),
+                HasSubstr("another program has made it meanwhile; the work is in"));
+  }
+  EXPECT_EQ(content(folder / "out/file"), "another program's");
+  EXPECT_EQ(content(folder / "out.partial/file"), "new");
+}
+
+TEST(StagedFolder, CleansWhatAKilledRunLeft) {
+  const Folder folder;
+  put(folder / "out.partial/deep", "half");
+  put(folder / "out.replaced", "old");
+  put(folder / "out", "older");
+  StagedFolder staged(folder / "out", {.replace = true});
+  EXPECT_FALSE(fs::exists(folder / "out.partial/deep"));
+  put(staged.path(), "new");
+  staged.commit();
+  EXPECT_EQ(content(folder / "out/file"), "new");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+TEST(StagedFolder, PutsBackWhatAKilledRunMovedAside) {
+  const Folder folder;
+  put(folder / "out.replaced", "old");
+  {
+    const StagedFolder staged(folder / "out", {.replace = true});
+  }
+  EXPECT_EQ(content(folder / "out/file"), "old");
+  EXPECT_EQ(folder.entries(), 1U);
+}
+
+// What a run leaves to go on from survives a second run that fails; the rest of it does not come along.
+TEST(StagedFolder, ResumesFromOneFile) {
+  const Folder folder;
+  put(folder / "out.partial/stale", "half a model");
+  write_file(folder / "out.partial/journal", "steps");
+  {
+    const StagedFolder staged(folder / "out", {.resume = "journal"});
+  }
+  EXPECT_EQ(content(folder / "out.partial/journal"), "steps");
+  EXPECT_FALSE(fs::exists(folder / "out.partial/stale"));
+  {
+    const StagedFolder staged(folder / "out", {});
+  }
+  EXPECT_EQ(folder.entries(), 0U);
 }
 
 // ---- Hashes
