@@ -37,8 +37,6 @@ int run_apply(int argc, char** argv) {
 
   Terminal terminal({.quiet = quiet});
   const Opened opened = open(model);
-  if (fs::exists(out) && fs::equivalent(out, model))
-    fail("{}: is the input; name another folder for the output", out.string());
   Plan plan;
   if (!drop.empty()) {
     plan = plan_from_list(drop, opened.blueprint);
@@ -63,7 +61,7 @@ int run_apply(int argc, char** argv) {
       fail("{} is no type to write weights in; float32, float16 and bfloat16 are", in_quotes(dtype));
   }
   const auto requests = forms.empty() ? default_forms(opened, plan) : parse_forms(forms);
-  StagedFolder folder(out, {.replace = force});
+  StagedFolder folder(out, {.replace = force, .inputs = {model}});
   const auto written = write_forms(opened, plan, requests, folder.path(), options);
   write_file(folder.path() / "plan.json", to_json(plan).dump(2) + "\n");
   folder.commit();

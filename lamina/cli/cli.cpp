@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -12,6 +13,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/data/unicode.h"
 
 namespace lamina::cli {
 
@@ -31,17 +33,32 @@ void on_signal(int signal) {
   g_signal = signal;
 }
 
+// Unlike fmt::print it does not throw where stderr cannot be written: then there is nobody to tell.
+void complain(const std::string& text) {
+  std::fputs(text.c_str(), stderr);
+}
+
 }  // namespace
 
 void parse(CLI::App& app, int argc, char** argv) {
+  // CLI11 takes "--list=" for "--list" and looks for the value in what follows: an empty word says what is
+  // meant.
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const bool empty = word.starts_with("--") && word.find('=') == word.size() - 1;
+    words.emplace_back(empty ? word.substr(0, word.size() - 1) : word);
+    if (empty) words.emplace_back();
+  }
+  std::ranges::reverse(words);
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::CallForHelp&) {
     print(app.help());
     throw Exit{Status::ok};
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "lamina {}: {}\nlamina {} --help tells more.\n", app.get_name(), error.what(),
-               app.get_name());
+    complain(fmt::format("lamina {}: {}\nlamina {} --help tells more.\n", app.get_name(), error.what(),
+                         app.get_name()));
     throw Exit{Status::usage};
   }
 }
@@ -53,12 +70,14 @@ int guarded(const std::function<int()>& run,
   } catch (const Exit& exit) {
     return exit.status;
   } catch (const Stopped&) {
-    fmt::print(stderr, "lamina: stopped\n");
+    complain("lamina: stopped\n");
     return 128 + (g_signal ? g_signal : SIGINT);
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "lamina: out of memory; try fewer or shorter samples, or a machine with more\n");
+    complain("lamina: out of memory; try fewer or shorter samples, or a machine with more\n");
+  } catch (const std::filesystem::filesystem_error& error) {
+    complain(fmt::format("lamina: {}: {}\n", error.path1().string(), error.code().message()));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "lamina: {}\n", message ? message(error) : error.what());
+    complain(fmt::format("lamina: {}\n", message ? message(error) : error.what()));
   }
   return Status::failed;
 }
@@ -67,7 +86,7 @@ void print(std::string_view text) {
   std::signal(SIGPIPE, SIG_IGN);
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     if (errno == EPIPE) throw Exit{Status::ok};
-    fail("stdout could not be written: {}", std::strerror(errno));
+    fail("the standard output could not be written: {}", std::strerror(errno));
   }
 }
 
@@ -127,6 +146,10 @@ void Terminal::clear() {
   state_->shown = false;
 }
 
+std::string shown(const std::filesystem::path& path) {
+  return repair_utf8(path.native());
+}
+
 std::string command_line(int argc, char** argv, std::string_view verb) {
   std::string line = fmt::format("lamina {}", verb);
   for (int i = 1; i < argc; ++i) {
@@ -143,7 +166,7 @@ std::string command_line(int argc, char** argv, std::string_view verb) {
       line += "'";
     }
   }
-  return line;
+  return repair_utf8(line);
 }
 
 std::string_view version_of() {

@@ -63,6 +63,9 @@ class Terminal {
 // Writes to stdout; a reader that went away (| head) ends the program quietly.
 void print(std::string_view text);
 
+// A path for people and for JSON: bytes that are not UTF-8 become U+FFFD.
+std::string shown(const std::filesystem::path& path);
+
 // `lamina ` and the arguments, quoted for a shell: what the report shows to re-make it.
 std::string command_line(int argc, char** argv, std::string_view verb);
 

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "lamina/base/bus_error.h"
 #include "lamina/cli/cli.h"
 #include "lamina/tensor/tensor.h"
 
@@ -18,6 +19,7 @@ constexpr Verb kVerbs[] = {
 
 extern "C" __attribute__((visibility("default"))) int lamina_run_verb(const char* name, int argc,
                                                                       char** argv) {
+  explain_bus_errors();  // this library maps files of its own
   for (const Verb& verb : kVerbs) {
     if (std::string_view(name) == verb.name) {
       return guarded([&] { return verb.run(argc, argv); },

@@ -22,7 +22,8 @@ int run_eval(int argc, char** argv) {
   app.add_option("--text", text, "a UTF-8 file (default: the embedded held-out text)");
   app.add_option("--length", options.length, "tokens in a window")->capture_default_str();
   app.add_option("--stride", options.stride, "tokens a window moves on")->capture_default_str();
-  app.add_option("--tokens", options.max_tokens, "use only the first so many tokens");
+  app.add_option("--tokens", options.max_tokens, "use only the first so many tokens; 0: all")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--dtype", dtype, "float32 or float64")->capture_default_str();
   app.add_option("--skip", skip, "parts to leave out, as --drop in apply");
   app.add_option("--threads", options.threads, "workers, each on one core")

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "lamina/base/error.h"
+#include "lamina/base/file.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 #include "lamina/format/safetensors.h"
@@ -48,13 +49,12 @@ class Recorder : public Tap {
   bool end_ = false;
 };
 
-void save(const fs::path& path, const std::vector<std::pair<std::string, Tensor>>& tensors) {
+void save(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors) {
   safetensors::Header header;
   for (const auto& [name, tensor] : tensors)
     header.tensors.push_back(
         {.name = name, .dtype = dtype_of(tensor.scalar_type()), .shape = tensor.sizes().vec()});
   safetensors::lay_out(header.tensors);
-  AtomicFile file(path);
   file.write(safetensors::write_header(header));
   for (const auto& [name, tensor] : tensors)
     file.write(Bytes(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()));
@@ -98,6 +98,12 @@ int run_forward(int argc, char** argv) {
   if (type != DType::f32 && type != DType::f64)
     fail("--dtype {}: float32 and float64 are possible", in_quotes(dtype));
 
+  // The inputs, and the files of the model's folder, would be gone.
+  for (const fs::path& input : {model, inputs, model / out.filename()}) {
+    if (fs::exists(out) && fs::exists(input) && fs::equivalent(out, input))
+      fail("{}: belongs to the input; name another file for the output", out.string());
+  }
+  Terminal terminal({.quiet = true});
   const InferenceMode evaluating;
   use_threads(threads);
   const Opened opened = open(model);
@@ -117,6 +123,7 @@ int run_forward(int argc, char** argv) {
     if (mask.shape != ids.shape) fail("{}: attention_mask has another shape than input_ids", inputs.string());
     in.padding = load(mask, scalar_type(mask.dtype)).to(at::kBool);
   }
+  AtomicFile output(out);  // now: a place that cannot be written is refused before the work
   const auto net = build_model(opened, {.dtype = scalar_type(*type)});
   struct SkippingRecorder : Recorder {
     using Recorder::Recorder;
@@ -127,7 +134,10 @@ int run_forward(int argc, char** argv) {
   const Tensor logits = net->run(in, tap);
   std::vector<std::pair<std::string, Tensor>> tensors = {{"logits", logits.contiguous()}};
   for (auto& entry : tap.kept) tensors.push_back(std::move(entry));
-  save(out, tensors);
+  const Watch watch = terminal.watch();
+  watch.report({"write", 0, 0, ""});
+  if (watch.stop.stop_requested()) throw Stopped{};
+  save(output, tensors);
   return Status::ok;
 }
 

@@ -1,6 +1,7 @@
 // lamina generate: continue a prompt, or answer as a chat.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <iostream>
 
 #include "lamina/base/error.h"
@@ -58,12 +59,10 @@ int run_generate(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--temperature", options.temperature, "0: the likeliest token every time")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->capture_default_str();
   app.add_option("--top-k", options.top_k, "sample among the k likeliest; 0: all")->capture_default_str();
   app.add_option("--top-p", options.top_p, "sample among the likeliest that hold this probability")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "for sampling")->capture_default_str();
   app.add_option("--skip", skip, "parts to leave out, as --drop in apply");
   app.add_option("--threads", threads, "threads")->capture_default_str()->check(CLI::Range(1, 1024));
@@ -71,6 +70,11 @@ int run_generate(int argc, char** argv) {
                "run every token from the start (slow; what the cache is held against)");
   app.add_flag("--json", json, "one object on stdout when done: text, ids, speed");
   parse(app, argc, argv);
+  if (!(options.temperature >= 0) || !std::isfinite(options.temperature))
+    fail("--temperature {}: a number from 0 is expected", options.temperature);
+  if (options.top_k < 0) fail("--top-k {}: a whole number from 0 is expected", options.top_k);
+  if (!(options.top_p > 0 && options.top_p <= 1))
+    fail("--top-p {}: a share above 0 and up to 1 is expected", options.top_p);
   const Session session = open_session(model, {.dtype = "float32", .threads = threads, .keep_narrow = true});
   if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   const std::vector<int32_t> ids =

@@ -47,7 +47,7 @@ Json exports_of(const Opened& opened) {
 Json to_json(const Opened& opened) {
   const Blueprint& b = opened.blueprint;
   const int64_t context = std::min<int64_t>(b.context, 1024);
-  Json json = {{"path", opened.checkpoint.path.string()},
+  Json json = {{"path", shown(opened.checkpoint.path)},
                {"architecture", opened.architecture->name},
                {"blocks", b.blocks},
                {"width", b.width},
@@ -61,6 +61,8 @@ Json to_json(const Opened& opened) {
                {"kv_bytes_per_token_f16", 2 * b.kv_values_per_token()}};
   for (const auto& [dtype, bytes] : summarize(opened.checkpoint).bytes)
     json["bytes_by_type"][std::string(dtype_name(dtype))] = bytes;
+  std::map<std::string_view, const Stored*> stored;
+  for (const Stored& tensor : opened.checkpoint.tensors) stored.emplace(tensor.name, &tensor);
   json["parts"] = Json::array();
   for (size_t i = 0; i < b.parts.size(); ++i) {
     const Site site{static_cast<int>(i)};
@@ -75,10 +77,9 @@ Json to_json(const Opened& opened) {
       entry["kv_bytes_per_token_f16"] = 2 * part.kv_values;
       for (const Slot& slot : b.slots) {
         if (slot.part != site.index) continue;
-        const Stored* stored = opened.checkpoint.find(slot.name);
-        if (stored)
+        if (const auto it = stored.find(slot.name); it != stored.end())
           entry["tensors"].push_back(
-              {{"name", slot.name}, {"dtype", dtype_name(stored->dtype)}, {"shape", stored->shape}});
+              {{"name", slot.name}, {"dtype", dtype_name(it->second->dtype)}, {"shape", it->second->shape}});
       }
     }
     json["parts"].push_back(std::move(entry));

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "lamina/base/bus_error.h"
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
@@ -60,37 +62,38 @@ int run_engine(const char* verb, int argc, char** argv) {
        tried.empty() ? " beside the binary" : ": ", tried);
 }
 
+int run(int argc, char** argv) {
+  if (argc < 2) {
+    std::fputs(help().c_str(), stderr);
+    return Status::usage;
+  }
+  const std::string_view asked = argv[1];
+  if (asked == "--help" || asked == "-h" || asked == "help") {
+    print(help());
+    return Status::ok;
+  }
+  if (asked == "--version" || asked == "version") {
+    print(version_text() + "\n");
+    return Status::ok;
+  }
+  std::vector<std::string> names;
+  for (const Verb& verb : kVerbs) {
+    if (asked == verb.name)
+      return verb.run ? verb.run(argc - 1, argv + 1) : run_engine(verb.name, argc - 1, argv + 1);
+    names.emplace_back(verb.name);
+  }
+  const auto meant = nearest(asked, names);
+  const std::string guess = meant ? fmt::format("; was {} meant?", *meant) : "";
+  std::fputs(
+      fmt::format("lamina: {} is no verb{}; lamina --help lists them\n", in_quotes(asked), guess).c_str(),
+      stderr);
+  return Status::usage;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    if (argc < 2) {
-      fmt::print(stderr, "{}", help());
-      return Status::usage;
-    }
-    const std::string_view asked = argv[1];
-    if (asked == "--help" || asked == "-h" || asked == "help") {
-      fmt::print("{}", help());
-      return Status::ok;
-    }
-    if (asked == "--version" || asked == "version") {
-      fmt::print("{}\n", version_text());
-      return Status::ok;
-    }
-    std::vector<std::string> names;
-    for (const Verb& verb : kVerbs) {
-      if (asked == verb.name) {
-        return verb.run ? guarded([&] { return verb.run(argc - 1, argv + 1); })
-                        : run_engine(verb.name, argc - 1, argv + 1);
-      }
-      names.emplace_back(verb.name);
-    }
-    const auto meant = nearest(asked, names);
-    fmt::print(stderr, "lamina: {} is no verb{}; lamina --help lists them\n", in_quotes(asked),
-               meant ? fmt::format("; was {} meant?", *meant) : "");
-    return Status::usage;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "lamina: {}\n", error.what());
-    return Status::failed;
-  }
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that would grow past its limit: write() says so, with a sentence
+  explain_bus_errors();
+  return guarded([&] { return run(argc, argv); });
 }

@@ -26,8 +26,8 @@ int64_t remove_count(const std::string& text, const Blueprint& blueprint, const 
   const std::string digits = percent ? text.substr(0, text.size() - 1) : text;
   char* end = nullptr;
   const double value = std::strtod(digits.c_str(), &end);
-  if (digits.empty() || *end != '\0' || !(value > 0) || (!percent && value != std::floor(value)) ||
-      (percent && value >= 100)) {
+  if (digits.empty() || *end != '\0' || !(value > 0) ||
+      (!percent && (value != std::floor(value) || value > 1e9)) || (percent && value >= 100)) {
     fail("--remove {}: a whole number of units or a share such as 25% is expected", in_quotes(text));
   }
   return percent ? std::max<int64_t>(
@@ -40,7 +40,7 @@ std::optional<double> freeze_share(const std::string& text) {
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
   const bool percent = *end == '%' && end[1] == '\0';
-  if (end == text.c_str() || (!percent && *end != '\0') || value < 0 || value >= (percent ? 100 : 1)) {
+  if (end == text.c_str() || (!percent && *end != '\0') || !(value >= 0) || value >= (percent ? 100 : 1)) {
     fail("--freeze {}: a share such as 40% is expected", in_quotes(text));
   }
   return percent ? value / 100 : value;
@@ -189,7 +189,8 @@ int run_prune(int argc, char** argv) {
       fail("--dtype {}: float32, float16 and bfloat16 are possible", in_quotes(dtype));
   }
   const std::vector<FormRequest> asked = forms.empty() ? std::vector<FormRequest>{} : parse_forms(forms);
-  StagedFolder folder(out, {.replace = force, .resume = resume ? kJournal : "", .inputs = {model}});
+  StagedFolder folder(
+      out, {.replace = force, .resume = resume ? kJournal : "", .inputs = {model, calibration, heldout}});
   const Session session = open_session(model, {});
   method.remove = remove_count(remove, session.opened.blueprint, method.units);
   const NamedText text = calibration.empty() ? embedded_calibration() : text_from(calibration);
@@ -208,11 +209,13 @@ int run_prune(int argc, char** argv) {
   Journal journal(folder.path() / kJournal, identity);
   const std::vector<Step> done = resume ? journal.resume() : std::vector<Step>{};
   journal.open(done);
-  folder.keep();  // until the end: what is there can be resumed
 
-  const Proposal proposal = chosen.propose(
-      {*session.model, session.opened.checkpoint, ids}, method,
-      {.watch = watch, .done = done, .on_step = [&](const Step& step) { journal.append(step); }});
+  const Proposal proposal =
+      chosen.propose({*session.model, session.opened.checkpoint, ids}, method,
+                     {.watch = watch, .done = done, .on_step = [&](const Step& step) {
+                        journal.append(step);
+                        folder.keep();  // from here to the end there is something to resume
+                      }});
   PruneRun run{.session = session,
                .method = chosen,
                .options = method,
@@ -228,7 +231,7 @@ int run_prune(int argc, char** argv) {
   run.plan.provenance = {
       {"lamina", version_text()},
       {"method", options_to_json(method)},
-      {"model", {{"name", model.filename().string()}, {"sha256", hash}}},
+      {"model", {{"name", shown(model.filename())}, {"sha256", hash}}},
       {"calibration",
        {{"name", text.name}, {"sha256", text.sha256}, {"samples", samples}, {"length", length}}}};
   const Work& work = proposal.evidence.work;

@@ -28,7 +28,7 @@ namespace {
 
 std::string model_name(const PruneRun& run) {
   const fs::path& path = run.session.opened.checkpoint.path;
-  return run.session.opened.checkpoint.gguf ? path.stem().string() : path.filename().string();
+  return run.session.opened.checkpoint.gguf ? shown(path.stem()) : shown(path.filename());
 }
 
 std::string title_of(const PruneRun& run) {
@@ -514,7 +514,7 @@ Json summary_json(const PruneRun& run, const PruneOutcome& outcome, const std::v
   json["written"] = Json::array();
   for (const Written& entry : written) {
     json["written"].push_back({{"form", entry.request.text()},
-                               {"path", (target / entry.path).lexically_normal().string()},
+                               {"path", shown((target / entry.path).lexically_normal())},
                                {"weight_bytes", entry.weight_bytes}});
   }
   return json;

@@ -4,6 +4,7 @@
 #include "lamina/base/hash.h"
 #include "lamina/cli/texts.h"
 #include "lamina/data/text_set.h"
+#include "lamina/data/unicode.h"
 
 namespace lamina::cli {
 
@@ -27,7 +28,7 @@ Tokenizer tokenizer_of(const Checkpoint& checkpoint) {
 
 NamedText text_from(const fs::path& path) {
   const std::string text = read_text_file(path);
-  return {path.filename().string(), text, sha256_hex(MappedFile::open(path)->bytes())};
+  return {repair_utf8(path.filename().native()), text, sha256_hex(MappedFile::open(path)->bytes())};
 }
 
 NamedText embedded_calibration() {

@@ -1,7 +1,10 @@
 // lamina tokenize: ids for text, one line a line, and back.
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <charconv>
+#include <cstdio>
+#include <cstring>
 #include <iostream>
 
 #include "lamina/base/error.h"
@@ -10,6 +13,16 @@
 #include "lamina/cli/text_of.h"
 
 namespace lamina::cli {
+
+namespace {
+
+std::string text_in(const std::string& line, const std::string& what) {
+  const Json json = parse_json(line, what);
+  if (!json.is_string()) fail("{}: is {} where a JSON string was expected", what, in_quotes(json.dump(), 40));
+  return json.get<std::string>();
+}
+
+}  // namespace
 
 int run_tokenize(int argc, char** argv) {
   CLI::App app(
@@ -42,12 +55,12 @@ int run_tokenize(int argc, char** argv) {
       const std::string text = tokenizer.decode(ids);
       print((json ? Json(text).dump() : text) + "\n");
     } else {
-      const std::string text =
-          json ? parse_json(line, fmt::format("line {}", number)).get<std::string>() : line;
+      const std::string text = json ? text_in(line, fmt::format("line {}", number)) : line;
       const auto ids = tokenizer.encode(text, {.special_tokens = !plain, .parse_special = !plain});
       print((json ? Json(ids).dump() : fmt::format("{}", fmt::join(ids, " "))) + "\n");
     }
   }
+  if (std::ferror(stdin) != 0) fail("the standard input cannot be read: {}", std::strerror(errno));
   return Status::ok;
 }
 

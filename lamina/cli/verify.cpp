@@ -106,7 +106,7 @@ int run_verify(int argc, char** argv) {
   bool good = true;
   for (const fs::path& path : models_in(out)) {
     const Opened opened = open(path);  // the blueprint is held against every tensor here
-    Json entry = {{"path", path.string()},
+    Json entry = {{"path", shown(path)},
                   {"parameters", opened.blueprint.parameters()},
                   {"file_bytes", opened.checkpoint.file_bytes()},
                   {"tensors", opened.checkpoint.tensors.size()}};
