@@ -186,6 +186,12 @@ TEST(Config, WindowsOfEachFamily) {
   EXPECT_THAT(
       llama::read_config(with({{"use_sliding_window", false}}, tiny("Qwen2ForCausalLM")), "c").windows,
       ElementsAre(0, 0, 0, 0));
+  // transformers' own width where the file does not say; null is no window.
+  const auto mistral = [](Json config) { return llama::read_config(config, "c").windows.front(); };
+  EXPECT_EQ(mistral(with({{"sliding_window", nullptr}}, tiny("MistralForCausalLM"))), 4096);
+  Json null = tiny("MistralForCausalLM");
+  null["sliding_window"] = nullptr;
+  EXPECT_EQ(mistral(null), 0);
   const Json types = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
   EXPECT_THAT(llama::read_config(with({{"layer_types", types}}, tiny("Qwen2ForCausalLM")), "c").windows,
               ElementsAre(6, 0, 6, 0));
@@ -211,6 +217,11 @@ TEST(Declare, TiedFlagAgainstTheFile) {
   Checkpoint untied = made_for(with({{"tie_word_embeddings", false}}));
   untied.config["tie_word_embeddings"] = true;  // a head stored beside the embedding it is tied to
   EXPECT_TRUE(declare(untied).blueprint.tied());
+  const float value = 1;
+  for (Stored& stored : untied.tensors) {
+    if (stored.name == "lm_head.weight") stored.bytes = std::as_bytes(std::span(&value, 1));
+  }
+  EXPECT_THAT(refusal([&] { declare(untied); }), HasSubstr("tie_word_embeddings"));
   Checkpoint tied = made_for(with({{"tie_word_embeddings", true}}));
   tied.config["tie_word_embeddings"] = false;
   EXPECT_THAT(refusal([&] { declare(tied); }), HasSubstr("lm_head.weight is missing"));

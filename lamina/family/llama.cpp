@@ -51,7 +51,10 @@ void read_rope(const Json& json, std::string_view what, Config& config) {
 void read_windows(const Json& json, std::string_view type, std::string_view what, Config& config) {
   const bool used =
       type == "mistral" || (type == "qwen2" && json_bool_or(json, "use_sliding_window", false, what));
-  const int64_t window = used ? json_integer_or(json, "sliding_window", 0, what, {0, int64_t{1} << 40}) : 0;
+  // null is no window; a file that does not say means the width that transformers then takes.
+  const int64_t otherwise = json.contains("sliding_window") ? 0 : 4096;
+  const int64_t window =
+      used ? json_integer_or(json, "sliding_window", otherwise, what, {0, int64_t{1} << 40}) : 0;
   config.windows.assign(static_cast<size_t>(config.blocks), window);
   if (json_has(json, "layer_types")) {
     const Json& types = json.at("layer_types");

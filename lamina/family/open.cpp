@@ -112,7 +112,15 @@ void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
       fail("{}: {} holds {}, which are no weights", where, slot.name, dtype_name(it->second->dtype));
     extra.erase(it);
   }
-  for (const std::string& name : blueprint.optional_slots) extra.erase(name);
+  for (const std::string& name : blueprint.optional_slots) {
+    const auto it = extra.find(name);
+    if (it == extra.end()) continue;
+    // Readers differ: some take the head that is there, some the embedding.
+    if (!std::ranges::equal(it->second->bytes, checkpoint.find(blueprint.embedding)->bytes))
+      fail("{}: {} differs from {}, to which config.json ties it; is tie_word_embeddings to be false?", where,
+           name, blueprint.embedding);
+    extra.erase(it);
+  }
   std::erase_if(extra, [](const auto& entry) {
     return entry.first.ends_with("rotary_emb.inv_freq");
   });  // old files store it
