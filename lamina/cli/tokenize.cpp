@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <iostream>
+#include <iterator>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -40,7 +41,12 @@ int run_tokenize(int argc, char** argv) {
   parse(app, argc, argv);
   const Tokenizer tokenizer = tokenizer_of(open(model).checkpoint);
   std::string line;
-  for (size_t number = 1; std::getline(std::cin, line, whole ? '\0' : '\n'); ++number) {
+  const auto read = [&] {
+    if (!whole) return static_cast<bool>(std::getline(std::cin, line));
+    line.assign(std::istreambuf_iterator<char>(std::cin), {});
+    return !line.empty();
+  };
+  for (size_t number = 1; read(); ++number) {
     if (decode) {
       std::vector<int32_t> ids;
       for (const std::string& word : split(line, ' ')) {
