@@ -32,7 +32,7 @@ class Cut(Parity):
         ids, mask = batch()
         for family, (name, (kind, changes)) in enumerate(MODELS.items()):
             folder = save_small(small(kind, family, **changes), self.folder / str(family), "60KB" if family else "1GB")
-            for drop, sites in HALVES.items():
+            for drop, sites in list(HALVES.items())[family:]:
                 with self.subTest(model=name, drop=drop):
                     theirs = logits(folder, ids, mask, without=sites)
                     self.same("--skip", forward(folder, ids, mask, skip=drop)["logits"], theirs, mask)

@@ -8,9 +8,9 @@ import gguf
 import numpy
 import reference
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
+from gguf import GGMLQuantizationType, LlamaFileType
 from reference import (Parity, apply, batch, edit_config, forward, largest_difference, load_file, logits, needs_shared,
-                       open_reference, reference_from_gguf, save_small, small)
+                       open_reference, read_gguf, reference_from_gguf, save_small, small)
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 TYPES = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
@@ -73,7 +73,7 @@ class Written(Parity):
         return {key: field.contents() for key, field in reader.fields.items()}
 
     def check(self, path, folder, wanted, gone=(), architecture="llama"):
-        reader = GGUFReader(path)
+        reader = read_gguf(path)
         data = self.metadata(reader)
         config = open_reference(folder, "auto").config
         blocks = config.num_hidden_layers - sum({(b, "attention"), (b, "mlp")} <= set(gone)
@@ -151,7 +151,7 @@ class Written(Parity):
 
     def test_tokenizer_metadata(self):
         folder = self.source()
-        reader = GGUFReader(apply(folder, "0", self.folder / "out", "gguf:f16") / "model-float16.gguf")
+        reader = read_gguf(apply(folder, "0", self.folder / "out", "gguf:f16") / "model-float16.gguf")
         data, tokenizer = self.metadata(reader), Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.assertEqual((data["tokenizer.ggml.model"], data["tokenizer.ggml.pre"]), ("gpt2", "gpt-2"))
         self.assertEqual(len(data["tokenizer.ggml.tokens"]), 300)  # as many as the embedding has rows
@@ -163,7 +163,7 @@ class Written(Parity):
         """From a GGUF to a GGUF: what is not the model's shape is carried over, values bit for bit."""
         ids, mask = batch(512)
         out = apply(reference.STORIES, "2", self.folder / "out", "hf-compact,gguf")
-        before, after = GGUFReader(reference.STORIES), GGUFReader(out / "model.gguf")
+        before, after = read_gguf(reference.STORIES), read_gguf(out / "model.gguf")
         was, now = self.metadata(before), self.metadata(after)
         self.assertEqual(now["llama.block_count"], 4)
         for key in was:

@@ -21,14 +21,14 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SHARED = SOURCE.parent / "shared" / "data"
 LAMINA = pathlib.Path(os.environ.get("LAMINA", SOURCE / "build" / "lamina")).resolve()
 STORIES = SHARED / "weights" / "stories260K" / "stories260K.gguf"
-SMOLLM2 = pathlib.Path(os.environ.get("LAMINA_MODEL", SOURCE / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
+SMOLLM2 = SOURCE / ".cache" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 try:
-    import gguf  # noqa: F401
-    import numpy  # noqa: F401
+    import gguf
+    import numpy
     import torch
     import transformers
     from safetensors.torch import load_file, save_file
@@ -191,6 +191,12 @@ def reference_folder(path: pathlib.Path) -> pathlib.Path:
 
 def opened_blocks(folder) -> int:
     return json.loads((pathlib.Path(folder) / "config.json").read_text())["num_hidden_layers"]
+
+
+def read_gguf(path) -> "gguf.GGUFReader":
+    """As the gguf package reads it, but from an array: its million small slices are slow on a mapped file."""
+    with mock.patch.object(numpy, "memmap", lambda file, mode: numpy.fromfile(file, numpy.uint8)):
+        return gguf.GGUFReader(path)
 
 
 # ---- small models
