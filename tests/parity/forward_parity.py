@@ -89,6 +89,14 @@ class Forward(Parity):
                 scale = theirs.abs().max().item()
                 self.within("float32 logits, relative", largest_difference(ours, theirs) / scale, 1e-4)
 
+    def test_narrow_weights(self):
+        """Weights of 16 bits, widened: exact in either program."""
+        ids, mask = batch()
+        for dtype in (torch.bfloat16, torch.float16):
+            folder = save_small(small("llama").to(dtype), self.folder / str(dtype))
+            difference = largest_difference(forward(folder, ids, mask)["logits"], logits(folder, ids, mask), mask)
+            self.within("float64 logits of 16-bit weights", difference, 1e-9)
+
     def test_taps_are_what_the_parts_saw(self):
         ids, mask = batch()
         for family in ("llama", "mistral", "qwen2"):

@@ -2,6 +2,7 @@
 through the chat template."""
 
 import json
+import shutil
 
 import reference
 import torch
@@ -47,6 +48,18 @@ class Greedy(Parity):
             for prompt in ("Once upon a time", "Lily and Ben"):
                 self.same(folder, model, tokenizer, prompt, 60, model_path=path)
         self.same(folder, model, tokenizer, "The little dog", 30, "--no-cache")
+
+    @needs_shared
+    def test_narrow_weights(self):
+        """Weights of 16 bits stay so in memory while lamina generates; transformers widens them first."""
+        folder = reference_folder(reference.STORIES)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for dtype in (torch.bfloat16, torch.float16):
+            narrow = self.folder / str(dtype)
+            open_reference(folder, dtype).save_pretrained(narrow)
+            for file in folder.glob("tokenizer*"):
+                shutil.copy(file, narrow)
+            self.same(narrow, open_reference(narrow, torch.float32), tokenizer, "Once upon a time", 60)
 
     @needs_smollm2
     def test_smollm2(self):
