@@ -162,6 +162,15 @@ TEST(JsonReaders, IntegersAreIntegers) {
   }
 }
 
+TEST(JsonReaders, MessagesStayShort) {
+  const Json json = {{"a", std::string(1'000'000, 'x')}, {"e", "x" + fmt::format("{:é>100}", "")}};
+  for (const char* key : {"a", "e"}) {
+    EXPECT_LT(refusal([&] { json_integer(json, key, "c.json"); }).size(), 150U);
+    EXPECT_LT(refusal([&] { json_number_or(json, key, 0, "c.json"); }).size(), 150U);
+    EXPECT_LT(refusal([&] { json_bool_or(json, key, false, "c.json"); }).size(), 150U);
+  }
+}
+
 TEST(JsonReaders, OtherKinds) {
   const Json json = parsed(R"({"n":5,"f":1.5,"s":"text","b":true,"null":null})");
   EXPECT_EQ(json_number_or(json, "n", 0, "c.json"), 5.0);

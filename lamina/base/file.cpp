@@ -60,17 +60,22 @@ void unlist(const MappedFile* file) {
   }
 }
 
+const MappedFile* mapped_at(const void* address) {
+  for (const auto& slot : g_mapped) {
+    const MappedFile* file = slot.load();
+    if (!file) continue;
+    const Bytes bytes = file->bytes();
+    if (address >= bytes.data() && address < bytes.data() + bytes.size()) return file;
+  }
+  return nullptr;
+}
+
 void say(std::string_view text) {
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
 }
 
 void on_bus_error(int, siginfo_t* info, void*) {
-  const auto* address = static_cast<const std::byte*>(info->si_addr);
-  for (const auto& slot : g_mapped) {
-    const MappedFile* file = slot.load();
-    if (!file) continue;
-    const Bytes bytes = file->bytes();
-    if (address < bytes.data() || address >= bytes.data() + bytes.size()) continue;
+  if (const MappedFile* file = mapped_at(info->si_addr)) {
     say("lamina: ");
     say(file->path().native());
     say(": became shorter while it was being read, or its disk failed; is another program writing it?\n");
@@ -200,6 +205,12 @@ void AtomicFile::write(Bytes bytes) {
     const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
+      const int why = errno;
+      // What is written lies in a mapping whose file became shorter: the kernel says so here, without a
+      // signal.
+      if (const MappedFile* source = why == EFAULT ? mapped_at(bytes.data()) : nullptr)
+        source->check_not_truncated();
+      errno = why;
       fail("{}: writing stopped after {} bytes: {}; nothing was replaced", path_.string(), written_,
            reason());
     }

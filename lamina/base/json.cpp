@@ -99,9 +99,19 @@ const Json* find(const Json& object, std::string_view key) {
   return it == object.end() || it->is_null() ? nullptr : &*it;
 }
 
+// A value in a message: whole when it is short.
+std::string shown(const Json& value) {
+  constexpr size_t longest = 60;
+  std::string text = value.dump();
+  if (text.size() <= longest) return text;
+  text.resize(longest);
+  while (!is_utf8(text)) text.pop_back();
+  return text + "...";
+}
+
 int64_t as_integer(const Json& value, std::string_view key, std::string_view what, IntegerRange range) {
   if (!value.is_number_integer())
-    fail("{}: \"{}\" is {} where an integer was expected", what, key, value.dump());
+    fail("{}: \"{}\" is {} where an integer was expected", what, key, shown(value));
   const auto number = value.get<int64_t>();
   if (number < range.min || number > range.max) {
     fail("{}: \"{}\" is {}, outside {} to {}", what, key, number, range.min, range.max);
@@ -141,7 +151,7 @@ int64_t json_integer_or(const Json& object, std::string_view key, int64_t otherw
 double json_number_or(const Json& object, std::string_view key, double otherwise, std::string_view what) {
   const Json* value = find(object, key);
   if (!value) return otherwise;
-  if (!value->is_number()) fail("{}: \"{}\" is {} where a number was expected", what, key, value->dump());
+  if (!value->is_number()) fail("{}: \"{}\" is {} where a number was expected", what, key, shown(*value));
   return value->get<double>();
 }
 
@@ -149,14 +159,14 @@ bool json_bool_or(const Json& object, std::string_view key, bool otherwise, std:
   const Json* value = find(object, key);
   if (!value) return otherwise;
   if (!value->is_boolean())
-    fail("{}: \"{}\" is {} where true or false was expected", what, key, value->dump());
+    fail("{}: \"{}\" is {} where true or false was expected", what, key, shown(*value));
   return value->get<bool>();
 }
 
 std::string json_string(const Json& object, std::string_view key, std::string_view what) {
   const Json* value = find(object, key);
   if (!value) fail("{}: \"{}\" is missing", what, key);
-  if (!value->is_string()) fail("{}: \"{}\" is {} where a text was expected", what, key, value->dump());
+  if (!value->is_string()) fail("{}: \"{}\" is {} where a text was expected", what, key, shown(*value));
   return value->get<std::string>();
 }
 
