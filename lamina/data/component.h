@@ -34,15 +34,29 @@ Part make_component(std::string_view kind, std::span<const ComponentType<Part>> 
        fmt::join(names, ", "));
 }
 
-// The parts of a "Sequence", under `key`.
-template <class Part>
-std::vector<Part> make_components(std::string_view key, const Json& component, std::string_view what,
-                                  Part (*make)(const Json&, std::string_view)) {
+// Collects the parts of a "Sequence", under `key`; a Sequence in it lends its own, which means the same.
+inline void collect_parts(std::string_view key, const Json& component, std::string_view what,
+                          std::vector<const Json*>& parts) {
   if (!json_has(component, key) || !component.at(std::string(key)).is_array()) {
     fail("{}: a Sequence has no list \"{}\"", what, key);
   }
+  constexpr size_t most = 64;  // real ones have up to five; bounds the time of a text, and the stack
+  for (const Json& part : component.at(std::string(key))) {
+    if (part.is_object() && part.value("type", Json()) == "Sequence")
+      collect_parts(key, part, what, parts);
+    else
+      parts.push_back(&part);
+    if (parts.size() > most) fail("{}: a Sequence has more than {} \"{}\"", what, most, key);
+  }
+}
+
+template <class Part>
+std::vector<Part> make_components(std::string_view key, const Json& component, std::string_view what,
+                                  Part (*make)(const Json&, std::string_view)) {
+  std::vector<const Json*> components;
+  collect_parts(key, component, what, components);
   std::vector<Part> parts;
-  for (const Json& part : component.at(std::string(key))) parts.push_back(make(part, what));
+  for (const Json* part : components) parts.push_back(make(*part, what));
   return parts;
 }
 
@@ -53,7 +67,20 @@ inline Pattern make_pattern(const Json& component, std::string_view what) {
   return Pattern::literal(json_string(pattern, "String", fmt::format("{}: a pattern", what)), what);
 }
 
+// How long a text of `bytes` may become. Unicode's longest decomposition is elevenfold; parts that each
+// double a text would otherwise fill the memory after thirty of them.
+inline size_t longest_from(size_t bytes) {
+  return 16 * bytes + 4096;
+}
+
+inline void check_growth(size_t bytes, size_t longest) {
+  if (bytes > longest)
+    fail("the tokenizer makes more than {} of a text that is sixteen times shorter; is its file damaged?",
+         human_bytes(longest));
+}
+
 inline std::string replace_all(std::string_view text, const Pattern& pattern, std::string_view content) {
+  const size_t longest = longest_from(text.size());
   std::string out;
   size_t done = 0;
   for (size_t from = 0; from <= text.size();) {
@@ -61,6 +88,7 @@ inline std::string replace_all(std::string_view text, const Pattern& pattern, st
     if (!match) break;
     out += text.substr(done, match->begin - done);
     out += content;
+    check_growth(out.size(), longest);
     done = match->end;
     from = match->end;
     if (match->begin == match->end) {  // step over one code point, whole

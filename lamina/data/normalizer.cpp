@@ -58,7 +58,11 @@ Normalizer byte_level(const Json&, std::string_view) {
 Normalizer sequence(const Json& component, std::string_view what) {
   return [parts = make_components<Normalizer>("normalizers", component, what, make_normalizer)](
              std::string text) {
-    for (const Normalizer& part : parts) text = part(std::move(text));
+    const size_t longest = longest_from(text.size());
+    for (const Normalizer& part : parts) {
+      text = part(std::move(text));
+      check_growth(text.size(), longest);
+    }
     return text;
   };
 }

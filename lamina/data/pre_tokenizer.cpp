@@ -186,15 +186,16 @@ PreTokenizer metaspace(const Json& component, std::string_view what) {
   };
 }
 
-// Hands the pieces of part `i` to part `i + 1`, and those of the last to `sink`.
-void run_parts(const std::vector<PreTokenizer>& parts, size_t i, Piece piece, PieceSink sink) {
-  if (i == parts.size()) return sink(piece);
-  parts[i](piece, [&](Piece next) { run_parts(parts, i + 1, next, sink); });
+// Hands the pieces of the first part to the second, and those of the last to `sink`.
+void run_parts(std::span<const PreTokenizer> parts, Piece piece, size_t longest, PieceSink sink) {
+  check_growth(piece.text.size(), longest);
+  if (parts.empty()) return sink(piece);
+  parts.front()(piece, [&](Piece next) { run_parts(parts.subspan(1), next, longest, sink); });
 }
 
 PreTokenizer sequence(const Json& component, std::string_view what) {
   return [parts = make_components<PreTokenizer>("pretokenizers", component, what, make_pre_tokenizer)](
-             Piece piece, PieceSink sink) { run_parts(parts, 0, piece, sink); };
+             Piece piece, PieceSink sink) { run_parts(parts, piece, longest_from(piece.text.size()), sink); };
 }
 
 constexpr ComponentType<PreTokenizer> types[] = {

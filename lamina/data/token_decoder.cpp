@@ -18,6 +18,12 @@ std::string join(const Tokens& tokens) {
   return text;
 }
 
+size_t bytes_of(const Tokens& tokens) {
+  size_t bytes = 0;
+  for (const std::string& token : tokens) bytes += token.size();
+  return bytes;
+}
+
 TokenDecoder byte_level(const Json&, std::string_view) {
   return [](Tokens tokens) {
     // A character may be spread over tokens, so the bytes are joined before they are read as UTF-8.
@@ -107,7 +113,11 @@ TokenDecoder metaspace(const Json& component, std::string_view what) {
 TokenDecoder sequence(const Json& component, std::string_view what) {
   return [parts =
               make_components<TokenDecoder>("decoders", component, what, make_token_decoder)](Tokens tokens) {
-    for (const TokenDecoder& part : parts) tokens = part(std::move(tokens));
+    const size_t longest = longest_from(bytes_of(tokens));
+    for (const TokenDecoder& part : parts) {
+      tokens = part(std::move(tokens));
+      check_growth(bytes_of(tokens), longest);
+    }
     return tokens;
   };
 }

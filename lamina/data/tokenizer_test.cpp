@@ -284,6 +284,48 @@ TEST(Tokenizer, StopsARegularExpressionThatExplodes) {
   }
 }
 
+// A few bytes of JSON in which each part doubles the text: without a bound, 40 of them ask for a terabyte.
+TEST(Tokenizer, StopsPartsThatMultiplyTheText) {
+  const auto repeat = [](const Json& part, const char* key, int times) {
+    Json list = Json::array();
+    for (int i = 0; i < times; ++i) list.push_back(part);
+    return Json{{"type", "Sequence"}, {key, list}};
+  };
+  const Json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const Json nested = {{"type", "Sequence"},
+                       {"normalizers", {repeat(twice, "normalizers", 20), repeat(twice, "normalizers", 20)}}};
+  const Json much = {
+      {"type", "Replace"}, {"pattern", {{"Regex", ""}}}, {"content", std::string(100'000, 'a')}};
+  const std::pair<const char*, Json> cases[] = {
+      {"/normalizer", repeat(twice, "normalizers", 40)},
+      {"/normalizer", nested},
+      {"/normalizer", much},
+      {"/normalizer", repeat({{"type", "ByteLevel"}}, "normalizers", 40)},
+      {"/pre_tokenizer", repeat({{"type", "ByteLevel"}, {"use_regex", false}}, "pretokenizers", 40)},
+      {"/decoder", repeat(twice, "decoders", 40)},
+  };
+  for (const auto& [pointer, value] : cases) {
+    Json document = small_document();
+    document[Json::json_pointer(pointer)] = value;
+    const Tokenizer tokenizer = Tokenizer::from_json(document, nullptr, "t.json");
+    try {
+      tokenizer.decode(tokenizer.encode("\xC3\xA9" + std::string(100, 'a')));
+      ADD_FAILURE() << pointer << " " << value.dump().substr(0, 100);
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("sixteen times shorter"));
+    }
+  }
+  for (const auto& [pointer, key, part] :
+       {std::tuple<const char*, const char*, Json>{"/normalizer", "normalizers", twice},
+        {"/pre_tokenizer", "pretokenizers", {{"type", "Digits"}}},
+        {"/decoder", "decoders", {{"type", "Fuse"}}},
+        {"/post_processor", "processors", {{"type", "ByteLevel"}}}}) {
+    Json document = small_document();
+    document[Json::json_pointer(pointer)] = repeat(part, key, 100'000);
+    EXPECT_THAT(error_of(document), HasSubstr("a Sequence has more than 64")) << pointer;
+  }
+}
+
 double seconds_of(const Tokenizer& tokenizer, const std::string& text) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_FALSE(tokenizer.encode(text).empty());
