@@ -27,7 +27,8 @@ Absences from_drop_lists(const Json& config, int blocks, std::string_view what) 
   for (const auto& [key, kind] : kDropLists) {
     if (!json_has(config, key)) continue;
     const Json& list = config.at(std::string(key));
-    if (!list.is_array()) fail("{}: {} is {} where a list of blocks was expected", what, key, list.dump());
+    if (!list.is_array())
+      fail("{}: {} is {} where a list of blocks was expected", what, key, in_quotes(list.dump(), 40));
     for (size_t i = 0; i < list.size(); ++i) {
       if (list[i].is_boolean()) {  // the other form in use: one flag a block
         if (static_cast<int>(list.size()) != blocks)
@@ -36,7 +37,7 @@ Absences from_drop_lists(const Json& config, int blocks, std::string_view what) 
       } else if (list[i].is_number_integer()) {
         add(absences, list[i].get<int64_t>(), kind, blocks, what, key);
       } else {
-        fail("{}: {} holds {} where a block number was expected", what, key, list[i].dump());
+        fail("{}: {} holds {} where a block number was expected", what, key, in_quotes(list[i].dump(), 40));
       }
     }
   }
@@ -63,7 +64,7 @@ Absences from_per_layer_config(const Json& config, int blocks, std::string_view 
       for (const Json& kind : value) {
         if (kind != "attention" && kind != "mlp") {
           fail("{}: per_layer_config.{}.skip holds {} where \"attention\" or \"mlp\" was expected", what, key,
-               kind.dump());
+               in_quotes(kind.dump(), 40));
         }
         add(absences, block, kind == "attention" ? Kind::attention : Kind::mlp, blocks, what,
             "per_layer_config");

@@ -1,6 +1,8 @@
 #include "lamina/family/llama.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -27,7 +29,7 @@ void read_rope(const Json& json, std::string_view what, Config& config) {
   config.rope_theta = positive(json, "rope_theta", 10000, what);
   if (!rope) return;
   if (!rope->is_object())
-    fail("{}: the rope settings are {} where an object was expected", what, rope->dump());
+    fail("{}: the rope settings are {} where an object was expected", what, in_quotes(rope->dump(), 40));
   config.rope_theta = positive(*rope, "rope_theta", config.rope_theta, what);
   const std::string type =
       json_string_or(*rope, "rope_type", json_string_or(*rope, "type", "default", what), what);
@@ -63,7 +65,9 @@ void read_windows(const Json& json, std::string_view type, std::string_view what
     }
     for (size_t block = 0; block < types.size(); ++block) {
       if (types[block] != "full_attention" && types[block] != "sliding_attention") {
-        fail("{}: layer_types holds {}, which is not known here", what, types[block].dump());
+        const std::string type_here =
+            types[block].is_string() ? types[block].get<std::string>() : types[block].dump();
+        fail("{}: layer_types holds {}, which is not known here", what, in_quotes(type_here, 40));
       }
       if (types[block] == "full_attention") config.windows[block] = 0;
     }
@@ -201,7 +205,7 @@ Config read_config(const Json& json, std::string_view what) {
   if (act != "silu") fail("{}: the activation {} is not known here; silu is", what, in_quotes(act));
   Config c;
   c.width = json_integer(json, "hidden_size", what, kSize);
-  c.blocks = json_integer(json, "num_hidden_layers", what, {1, 100000});
+  c.blocks = json_integer(json, "num_hidden_layers", what, {1, kMostBlocks});
   c.heads = json_integer(json, "num_attention_heads", what, {1, 1 << 20});
   c.groups = json_integer_or(json, "num_key_value_heads",
                              type == "mistral" ? 8
@@ -226,6 +230,23 @@ Config read_config(const Json& json, std::string_view what) {
   read_rope(json, what, c);
   read_windows(json, type, what, c);
   return c;
+}
+
+std::vector<double> rope_divisors(const Config& config) {
+  const auto count = static_cast<size_t>(config.head_dim / 2);
+  if (!config.rope_scaling) return std::vector<double>(count, 1.0);
+  const RopeScaling& s = *config.rope_scaling;
+  if (s.kind == RopeScaling::Kind::linear) return std::vector<double>(count, s.factor);
+  std::vector<double> divisors;
+  for (size_t i = 0; i < count; ++i) {
+    const double exponent = 2 * static_cast<double>(i) / static_cast<double>(config.head_dim);
+    const double wavelength = 2 * std::numbers::pi * std::pow(config.rope_theta, exponent);
+    const double waves = static_cast<double>(s.original_context) / wavelength;
+    const double blend =
+        std::clamp((waves - s.low_frequency) / (s.high_frequency - s.low_frequency), 0.0, 1.0);
+    divisors.push_back(1 / ((1 - blend) / s.factor + blend));
+  }
+  return divisors;
 }
 
 Architecture llama_declaration() {

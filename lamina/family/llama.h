@@ -18,6 +18,9 @@ struct RopeScaling {
   int64_t original_context = 8192;
 };
 
+// Deeper than any model; a config of a few bytes cannot ask for more parts than this.
+inline constexpr int64_t kMostBlocks = 4096;
+
 struct Config {
   int64_t width = 0, blocks = 0, heads = 0, groups = 0, head_dim = 0, neurons = 0, vocabulary = 0,
           context = 0;
@@ -35,6 +38,11 @@ Config read_config(const Json& config, std::string_view what);
 Architecture llama_declaration();
 Architecture mistral_declaration();
 Architecture qwen2_declaration();
+
+// By what each rotary frequency theta^(-2i / head_dim) is divided, [head_dim / 2]: all ones without scaling.
+// Llama 3.1 stretches waves longer than the context it was first trained on by `factor`, keeps the short ones
+// and blends between (the recipe of its model card, as transformers has it).
+std::vector<double> rope_divisors(const Config& config);
 
 // Neurons of the feed-forward of zeros that a GGUF of architecture `deci` holds where a block kept its
 // attention alone.

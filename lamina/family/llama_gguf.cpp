@@ -1,6 +1,8 @@
 // How GGUF spells the Llama family: `llama`, and `deci` for models whose blocks differ (no attention, no
 // feed-forward).
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -11,10 +13,16 @@ namespace lamina::llama {
 
 namespace {
 
+// Llama 3.1's rotary scaling, which GGUF spells as one divisor a frequency.
+constexpr std::string_view kRopeDivisors = "rope_freqs.weight";
+// The settings behind the divisors, under a key of ours; files of llama.cpp do not say them.
+constexpr std::string_view kRopeSettings = "lamina.rope_scaling";
+
 constexpr GgufName kNames[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
     {"output_norm.weight", "model.norm.weight"},
     {"output.weight", "lm_head.weight"},
+    {kRopeDivisors, kRopeDivisors},
     {"blk.{}.attn_norm.weight", "model.layers.{}.input_layernorm.weight"},
     {"blk.{}.attn_q.weight", "model.layers.{}.self_attn.q_proj.weight", "num_attention_heads"},
     {"blk.{}.attn_k.weight", "model.layers.{}.self_attn.k_proj.weight", "num_key_value_heads"},
@@ -48,7 +56,7 @@ Json common_config(const gguf::File& file, const std::string& arch) {
   const auto key = [&](std::string_view name) { return fmt::format("{}.{}", arch, name); };
   Json config = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}};
   config["hidden_size"] = bounded(file, key("embedding_length"), 1 << 24);
-  config["num_hidden_layers"] = bounded(file, key("block_count"), 100000);
+  config["num_hidden_layers"] = bounded(file, key("block_count"), kMostBlocks);
   config["max_position_embeddings"] = file.integer_or(key("context_length"), 2048);
   config["rms_norm_eps"] = file.number_or(key("attention.layer_norm_rms_epsilon"), 1e-5);
   config["rope_theta"] = file.number_or(key("rope.freq_base"), 10000.0);
@@ -59,10 +67,6 @@ Json common_config(const gguf::File& file, const std::string& arch) {
   } else if (scaling != "none") {
     fail("the rope scaling {} of a GGUF is not known here; none and linear are", in_quotes(scaling));
   }
-  if (has_tensor(file, "rope_freqs.weight"))
-    fail(
-        "rope_freqs.weight (Llama 3.1's rotary scaling) is not read from a GGUF yet; open the Hugging Face "
-        "folder instead");
   config["hidden_act"] = "silu";
   config["attention_bias"] = has_tensor(file, "blk.0.attn_output.bias");
   config["mlp_bias"] = has_tensor(file, "blk.0.ffn_down.bias");
@@ -82,7 +86,34 @@ Json common_config(const gguf::File& file, const std::string& arch) {
   return config;
 }
 
-Json llama_config(const gguf::File& file, std::string_view) {
+// The settings that give the file's divisors: those under our own key, else Llama 3.1's and 3.2's. Throws
+// Error when they give others.
+void read_rope_divisors(const gguf::File& file, Bytes bytes, Json& config) {
+  const auto info = std::ranges::find(file.tensors, kRopeDivisors, &gguf::TensorInfo::name);
+  if (info == file.tensors.end()) return;
+  std::vector<float> divisors(info->bytes / sizeof(float));
+  if (info->dtype != DType::f32 || info->shape.size() != 1 || divisors.empty())
+    fail("{} is no vector of float32", kRopeDivisors);
+  std::memcpy(divisors.data(), bytes.data() + file.data_start + info->offset, info->bytes);
+  if (json_has(config, "rope_scaling"))
+    fail("a linear rope scaling and {} contradict each other", kRopeDivisors);
+  const std::string settings = file.string_or(kRopeSettings, "");
+  config["rope_scaling"] = settings.empty() ? Json{{"rope_type", "llama3"},
+                                                   {"factor", *std::ranges::max_element(divisors)},
+                                                   {"low_freq_factor", 1.0},
+                                                   {"high_freq_factor", 4.0},
+                                                   {"original_max_position_embeddings", 8192}}
+                                            : parse_json(settings, kRopeSettings);
+  const std::vector<double> expected = rope_divisors(read_config(config, "the GGUF's config"));
+  const bool same = std::ranges::equal(
+      expected, divisors, [](double a, float b) { return std::abs(a - static_cast<double>(b)) <= 1e-4 * a; });
+  if (!same) {
+    fail("{} is not Llama 3.1's rotary scaling with its usual settings, and no other is known here",
+         kRopeDivisors);
+  }
+}
+
+Json llama_config(const gguf::File& file, Bytes bytes, std::string_view) {
   if (file.integer_or("llama.expert_count", 0) > 0)
     fail("this GGUF holds a mixture of experts, which is not known here");
   Json config = common_config(file, "llama");
@@ -92,6 +123,7 @@ Json llama_config(const gguf::File& file, std::string_view) {
   config["num_key_value_heads"] = file.integer_or("llama.attention.head_count_kv", heads);
   config["head_dim"] =
       file.integer_or("llama.attention.key_length", config["hidden_size"].get<int64_t>() / heads);
+  read_rope_divisors(file, bytes, config);
   return config;
 }
 
@@ -106,7 +138,7 @@ const std::vector<int64_t>& per_block(const gguf::File& file, std::string_view k
 
 // Blocks of a deci file may lack attention (0 heads) or the feed-forward (length 0, or narrower than the
 // rest: the stand-in of zeros that keeps llama.cpp from dropping the attention before it).
-Json deci_config(const gguf::File& file, std::string_view) {
+Json deci_config(const gguf::File& file, Bytes bytes, std::string_view) {
   Json config = common_config(file, "deci");
   const auto blocks = config["num_hidden_layers"].get<int64_t>();
   const auto& heads = per_block(file, "deci.attention.head_count", blocks);
@@ -118,6 +150,7 @@ Json deci_config(const gguf::File& file, std::string_view) {
   config["head_dim"] = file.integer_or(
       "deci.attention.key_length", config["hidden_size"].get<int64_t>() /
                                        std::max<int64_t>(1, config["num_attention_heads"].get<int64_t>()));
+  read_rope_divisors(file, bytes, config);
   Absences absences;
   for (int block = 0; block < static_cast<int>(blocks); ++block) {
     const auto at = static_cast<size_t>(block);
@@ -131,9 +164,14 @@ Json deci_config(const gguf::File& file, std::string_view) {
   return config;
 }
 
+void drop_rope_divisors(Checkpoint& checkpoint) {
+  std::erase_if(checkpoint.tensors, [](const Stored& tensor) { return tensor.name == kRopeDivisors; });
+}
+
 // Throws Error if what should be a stand-in holds anything but zeros: then the file says more than we
 // understand.
 void drop_stand_ins(Checkpoint& checkpoint) {
+  drop_rope_divisors(checkpoint);
   const auto blocks = static_cast<int>(checkpoint.config.at("num_hidden_layers").get<int64_t>());
   for (const auto& [block, kind] : read_absences(checkpoint.config, blocks, checkpoint.path.string())) {
     if (kind != Kind::mlp) continue;
@@ -166,14 +204,17 @@ Metadata common_metadata(const Config& c, const std::string& arch) {
       {key("attention.value_length"), gguf::make_u32(static_cast<uint32_t>(c.head_dim))},
       {key("vocab_size"), gguf::make_u32(static_cast<uint32_t>(c.vocabulary))},
   };
-  if (c.rope_scaling) {
-    if (c.rope_scaling->kind != RopeScaling::Kind::linear)
-      fail(
-          "Llama 3.1's rotary scaling is not written to a GGUF yet; convert the folder with llama.cpp's own "
-          "script");
+  if (c.rope_scaling && c.rope_scaling->kind == RopeScaling::Kind::linear) {
     metadata.emplace_back(key("rope.scaling.type"), gguf::make_string("linear"));
     metadata.emplace_back(key("rope.scaling.factor"),
                           gguf::make_f32(static_cast<float>(c.rope_scaling->factor)));
+  } else if (c.rope_scaling) {
+    const Json settings = {{"rope_type", "llama3"},
+                           {"factor", c.rope_scaling->factor},
+                           {"low_freq_factor", c.rope_scaling->low_frequency},
+                           {"high_freq_factor", c.rope_scaling->high_frequency},
+                           {"original_max_position_embeddings", c.rope_scaling->original_context}};
+    metadata.emplace_back(kRopeSettings, gguf::make_string(settings.dump()));
   }
   return metadata;
 }
@@ -204,12 +245,19 @@ Metadata deci_metadata(const Json& json, const Blueprint& blueprint) {
   return metadata;
 }
 
+std::vector<GgufExtra> extras(const Json& json) {
+  const Config c = read_config(json, "config.json");
+  if (!c.rope_scaling || c.rope_scaling->kind != RopeScaling::Kind::llama3) return {};
+  const std::vector<double> divisors = rope_divisors(c);
+  return {{std::string(kRopeDivisors), std::vector<float>(divisors.begin(), divisors.end())}};
+}
+
 }  // namespace
 
 std::span<const GgufDialect> gguf_dialects() {
   static constexpr GgufDialect dialects[] = {
-      {"llama", kNames, llama_config, llama_metadata},
-      {"deci", kNames, deci_config, deci_metadata, drop_stand_ins},
+      {"llama", kNames, llama_config, llama_metadata, extras, drop_rope_divisors},
+      {"deci", kNames, deci_config, deci_metadata, extras, drop_stand_ins},
   };
   return dialects;
 }
