@@ -38,6 +38,14 @@ void complain(const std::string& text) {
   std::fputs(text.c_str(), stderr);
 }
 
+// libtorch's messages have many lines, and a value from a file may be long.
+std::string one_sentence(std::string text) {
+  constexpr size_t longest = 1000;
+  std::ranges::replace(text, '\n', ' ');
+  if (text.size() > longest) text = text.substr(0, longest) + "...";
+  return text;
+}
+
 }  // namespace
 
 void parse(CLI::App& app, int argc, char** argv) {
@@ -77,7 +85,7 @@ int guarded(const std::function<int()>& run,
   } catch (const std::filesystem::filesystem_error& error) {
     complain(fmt::format("lamina: {}: {}\n", error.path1().string(), error.code().message()));
   } catch (const std::exception& error) {
-    complain(fmt::format("lamina: {}\n", message ? message(error) : error.what()));
+    complain(fmt::format("lamina: {}\n", one_sentence(message ? message(error) : error.what())));
   }
   return Status::failed;
 }

@@ -92,8 +92,12 @@ void use_threads(int count) {
 }
 
 std::string message_of(const std::exception& error) {
-  if (const auto* torch = dynamic_cast<const c10::Error*>(&error)) return torch->what_without_backtrace();
-  return error.what();
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  if (!torch) return error.what();
+  const std::string_view text = torch->what_without_backtrace();
+  if (text.find("can't allocate memory") != std::string_view::npos)
+    return "out of memory; try fewer or shorter samples, or a machine with more";
+  return std::string(text);
 }
 
 }  // namespace lamina
