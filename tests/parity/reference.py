@@ -181,15 +181,14 @@ def reference_folder(path: pathlib.Path) -> pathlib.Path:
             reference_from_gguf(path).save_pretrained(folder)
             (folder / "stamp").write_text(stamp)
         with tempfile.TemporaryDirectory(prefix="cut-", dir=cache) as work:
-            # The least that lamina can write of this model.
-            blocks = opened_blocks(folder)
-            ours = apply(path, f"1-{blocks - 1}", pathlib.Path(work) / "out", "hf-compact")
+            # The least that lamina can write of this model. Moved, as another test may be reading the folder.
+            ours = apply(path, f"1-{blocks_of(folder) - 1}", pathlib.Path(work) / "out", "hf-compact")
             for file in [*ours.glob("tokenizer*"), *ours.glob("chat_template*"), *ours.glob("special_tokens*")]:
-                shutil.copy(file, folder / file.name)
+                os.replace(file, folder / file.name)
     return folder
 
 
-def opened_blocks(folder) -> int:
+def blocks_of(folder) -> int:
     return json.loads((pathlib.Path(folder) / "config.json").read_text())["num_hidden_layers"]
 
 
