@@ -2,6 +2,7 @@
 package's own arithmetic, the interleaved rows of q and k, and the feed-forward of zeros that stands where an MLP alone
 was cut. transformers opens the plain ones and says the same as it does on the folder."""
 
+import math
 import os
 
 import gguf
@@ -15,6 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 TYPES = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
 FILE_TYPES = {"f32": LlamaFileType.ALL_F32, "f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}
 STAND_IN = 32  # neurons
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 300}
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -38,11 +41,30 @@ def interleaved(weight: numpy.ndarray, heads: int) -> numpy.ndarray:
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def rope_divisors(config) -> numpy.ndarray:
+    """llama.cpp's converter, for Llama 3.1's scaling: one factor a frequency."""
+    rope = config.rope_parameters
+    low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    factors = []
+    for at in range(0, config.head_dim, 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (at / config.head_dim)
+        if wavelength < context / high:
+            factors.append(1)
+        elif wavelength > context / low:
+            factors.append(rope["factor"])
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return numpy.array(factors, numpy.float32)
+
+
 def expected_tensors(folder, gone) -> dict:
     """Name in the GGUF: float32 values, of a folder without the parts (old block, kind) that are gone."""
     config = open_reference(folder, "auto").config
     kept = [b for b in range(config.num_hidden_layers) if not {(b, "attention"), (b, "mlp")} <= set(gone)]
     tensors = {}
+    if config.rope_parameters["rope_type"] == "llama3":
+        tensors["rope_freqs.weight"] = rope_divisors(config)
     for name, tensor in load_file(folder / "model.safetensors").items():
         value = tensor.float().numpy()
         if name in ENDS:
@@ -83,8 +105,8 @@ class Written(Parity):
         self.assertEqual(data[f"{architecture}.block_count"], blocks)
         self.assertEqual(data[f"{architecture}.embedding_length"], config.hidden_size)
         self.assertEqual(data[f"{architecture}.rope.dimension_count"], config.head_dim)
-        # Only keys that llama.cpp knows, for this architecture or for all.
-        self.assertEqual({key for key in data if key.split(".")[0] not in ("GGUF", "general", "tokenizer", architecture)}, set())
+        # Only keys for this architecture or for all, and those of our own.
+        self.assertEqual({key for key in data if key.split(".")[0] not in ("GGUF", "general", "tokenizer", "lamina", architecture)}, set())
 
         expected = expected_tensors(folder, gone)
         self.assertEqual({tensor.name for tensor in reader.tensors}, set(expected))
@@ -99,10 +121,13 @@ class Written(Parity):
             block, size = gguf.GGML_QUANT_SIZES[kind]
             self.assertEqual(tensor.n_bytes, value.size // block * size, name)
             self.assertEqual(tensor.data_offset % reader.alignment, 0, name)
+            end = max(end, tensor.data_offset + tensor.n_bytes)
             packed = gguf.quantize(value, kind)
+            if tensor.name == "rope_freqs.weight":  # computed, so rounded either way
+                self.assertTrue(numpy.allclose(tensor.data, value, rtol=1e-6, atol=0), name)
+                continue
             self.assertEqual(tensor.data.tobytes(), packed.tobytes(), name)
             self.assertTrue(numpy.array_equal(gguf.dequantize(tensor.data, kind), gguf.dequantize(packed, kind)), name)
-            end = max(end, tensor.data_offset + tensor.n_bytes)
         self.assertEqual(os.path.getsize(path), -(-end // reader.alignment) * reader.alignment)
         return data
 
@@ -115,7 +140,7 @@ class Written(Parity):
         ids, mask = batch(300)
         shapes = {"plain": {}, "tied, wide heads": {"tie_word_embeddings": True, "head_dim": 16},
                   "biases": {"attention_bias": True, "mlp_bias": True}, "narrow": {"intermediate_size": 88},
-                  "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0}}}
+                  "llama3": {"rope_parameters": LLAMA3, "head_dim": 16}, "linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0}}}
         for name, changes in shapes.items():
             with self.subTest(model=name):
                 folder = self.source(name, **changes)
@@ -128,14 +153,14 @@ class Written(Parity):
                 scale = theirs[mask.bool()].abs().max().item()
                 ours = forward(out / files["f32"], ids, mask, dtype="float32")["logits"]
                 self.within("lamina on gguf:f32, relative", largest_difference(ours, theirs, mask) / scale, 1e-4)
-                if name not in ("biases", "linear"):  # transformers reads neither off a GGUF
+                if name not in ("biases", "linear", "llama3"):  # transformers reads none of these off a GGUF
                     again = reference_from_gguf(out / files["f32"])(ids, attention_mask=mask).logits
                     self.within("transformers on gguf:f32, relative", largest_difference(again, theirs, mask) / scale, 1e-5)
 
     def test_parts_of_blocks(self):
         ids, mask = batch(300)
         gone = [(0, "attention"), (1, "mlp"), (2, "attention"), (2, "mlp")]
-        for name, changes in {"plain": {}, "tied": {"tie_word_embeddings": True, "head_dim": 16}}.items():
+        for name, changes in {"tied": {"tie_word_embeddings": True, "head_dim": 16}, "llama3": {"rope_parameters": LLAMA3}}.items():
             with self.subTest(model=name):
                 folder = self.source(name, **changes)
                 out = apply(folder, "attention:0,mlp:1,2", self.folder / f"{name} out", "gguf:f32,gguf:f16,gguf:q8_0")
