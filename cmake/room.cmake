@@ -53,6 +53,8 @@ function(lamina_test name)
     lamina_use_pch(${target})
   endif()
   add_test(NAME ${name} COMMAND ${target} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  # Two OpenMP threads that share a busy core wait for each other most of the time.
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()
 
 # lamina_lanes(ROOM NAME SOURCE FLAGS...): SOURCE of the room once more, for one instruction set. LAMINA_LANES is the name of

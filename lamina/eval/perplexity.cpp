@@ -64,7 +64,9 @@ Perplexity perplexity(const Model& model, const std::vector<int32_t>& all, const
   std::vector<Window> windows;
   for (int64_t begin = 0, scored = 1; scored < count; begin += options.stride) {
     const int64_t end = std::min(begin + options.length, count);
-    windows.push_back({begin, end, std::max(scored, begin + 1)});
+    // Where windows do not overlap, the first token of each has nothing before it and is not scored.
+    if (const int64_t first = std::max(scored, begin + 1); first < end)
+      windows.push_back({begin, end, first});
     scored = end;
   }
   std::atomic<size_t> next = 0;

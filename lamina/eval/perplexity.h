@@ -22,7 +22,7 @@ struct Perplexity {
   double nll = 0;         // mean negative log-likelihood a scored token, nats
   double value = 0;       // exp(nll)
   double stderr_nll = 0;  // of the mean, over windows
-  int64_t tokens = 0;     // scored: all but the first
+  int64_t tokens = 0;     // scored: all but the first, and but the first of each window when stride = length
   int64_t windows = 0;
 };
 

@@ -21,17 +21,26 @@ struct GgufName {
   std::string_view paired_heads_key = {};
 };
 
+// A float32 vector of a GGUF that is no weight ("rope_freqs.weight").
+struct GgufExtra {
+  std::string name;
+  std::vector<float> values;
+};
+
 // How GGUF files spell an architecture. The same table is read forwards at the door and backwards by the
 // export.
 struct GgufDialect {
   std::string_view architecture;  // general.architecture
   std::span<const GgufName> names;
-  Json (*config)(const gguf::File& file, std::string_view what);
+  // `bytes`: the whole file, for what only tensors say.
+  Json (*config)(const gguf::File& file, Bytes bytes, std::string_view what);
   // The metadata (without tokenizer) that says what `config` says.
   std::vector<std::pair<std::string, gguf::Value>> (*metadata)(const Json& config,
                                                                const Blueprint& blueprint);
-  // Takes out tensors that only stand in for what the spelling cannot leave away; may be null.
-  void (*tidy)(Checkpoint& checkpoint) = nullptr;
+  // Tensors that the spelling has beside the model's own, made from the config.
+  std::vector<GgufExtra> (*extras)(const Json& config);
+  // Takes out tensors that say what `config` has read already, or only stand in for what cannot be left away.
+  void (*tidy)(Checkpoint& checkpoint);
 };
 
 struct Architecture {

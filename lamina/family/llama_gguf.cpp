@@ -51,6 +51,11 @@ bool has_tensor(const gguf::File& file, std::string_view name) {
   return std::ranges::find(file.tensors, name, &gguf::TensorInfo::name) != file.tensors.end();
 }
 
+// Block 0 may be the one whose half is gone.
+bool some_block_has(const gguf::File& file, std::string_view ending) {
+  return std::ranges::any_of(file.tensors, [&](const auto& info) { return info.name.ends_with(ending); });
+}
+
 // What both spellings share.
 Json common_config(const gguf::File& file, const std::string& arch) {
   const auto key = [&](std::string_view name) { return fmt::format("{}.{}", arch, name); };
@@ -68,8 +73,8 @@ Json common_config(const gguf::File& file, const std::string& arch) {
     fail("the rope scaling {} of a GGUF is not known here; none and linear are", in_quotes(scaling));
   }
   config["hidden_act"] = "silu";
-  config["attention_bias"] = has_tensor(file, "blk.0.attn_output.bias");
-  config["mlp_bias"] = has_tensor(file, "blk.0.ffn_down.bias");
+  config["attention_bias"] = some_block_has(file, ".attn_output.bias");
+  config["mlp_bias"] = some_block_has(file, ".ffn_down.bias");
   config["tie_word_embeddings"] = !has_tensor(file, "output.weight");
   const auto embedding =
       std::ranges::find(file.tensors, std::string_view("token_embd.weight"), &gguf::TensorInfo::name);

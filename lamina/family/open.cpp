@@ -56,7 +56,7 @@ Checkpoint open_gguf(const fs::path& path) {
   Checkpoint checkpoint;
   checkpoint.path = path;
   try {
-    checkpoint.config = match.dialect->config(*header, what);
+    checkpoint.config = match.dialect->config(*header, mapped->bytes(), what);
   } catch (const Error& error) {
     fail("{}: {}", what, error.what());
   }
@@ -83,7 +83,7 @@ Checkpoint open_gguf(const fs::path& path) {
            match.architecture->model_type);
     checkpoint.tensors.push_back(std::move(tensor));
   }
-  if (match.dialect->tidy) match.dialect->tidy(checkpoint);
+  match.dialect->tidy(checkpoint);
   std::ranges::sort(checkpoint.tensors, {}, &Stored::name);
   return checkpoint;
 }

@@ -130,11 +130,14 @@ Plan plan_from_list(std::string_view list, const Blueprint& blueprint) {
                              ? first
                              : block_number(range.substr(dash + 1), entry, blueprint.blocks);
     if (last < first) fail("{} in the list runs backwards; write {}-{}", in_quotes(entry), last, first);
+    const size_t before = plan.edits.size();
     for (const Part& part : blueprint.parts) {
       if (part.block < first || part.block > last || (kind && part.kind != *kind)) continue;
       if (!kind && !part.present) continue;  // a whole block may have lost a half already
       plan.edits.push_back(Cut{part.path, std::nullopt});
     }
+    if (plan.edits.size() == before)
+      fail("{} in the list: nothing of it is left, all is gone already", in_quotes(entry));
   }
   check_plan(plan, blueprint);
   return plan;

@@ -344,7 +344,13 @@ TEST_P(Laws, EveryPossibleFormGivesTheSameLogits) {
 }
 
 TEST_P(Laws, GgufGivesTheSameLogits) {
-  const Tiny model(architecture(), {.dtype = at::kFloat});
+  Tiny model(architecture(), {.dtype = at::kFloat});
+  // A GGUF carries its tokenizer.
+  write_file(model.folder / "model/tokenizer.json", R"({"version": "1.0", "added_tokens": [],
+      "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+      "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+      "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})");
+  model.opened = open(model.folder / "model");
   const std::vector<int32_t> text = ids(*model.model);
   std::vector<Plan> all = plans(model.opened.blueprint);
   all.push_back({});

@@ -146,7 +146,16 @@ void write_gguf(const Opened& model, const Checkpoint& checkpoint, const std::op
         !(tensor.name == "lm_head.weight" && blueprint.tied()))
       add(tensor);
   }
+  const size_t own = order.size();
   for (const Stored& tensor : zeros) add(tensor);
+  const std::vector<GgufExtra> extras = dialect.extras(checkpoint.config);
+  std::vector<Stored> extra_tensors;
+  for (const GgufExtra& extra : extras) {
+    extra_tensors.push_back({.name = extra.name,
+                             .shape = {static_cast<int64_t>(extra.values.size())},
+                             .bytes = std::as_bytes(std::span(extra.values))});
+  }
+  for (const Stored& tensor : extra_tensors) add(tensor);
 
   std::vector<DType> dtypes;
   for (const Outgoing& out : order) dtypes.push_back(gguf_dtype(*out.tensor, dtype));
@@ -172,12 +181,9 @@ void write_gguf(const Opened& model, const Checkpoint& checkpoint, const std::op
   file.commit();
 
   const Opened again = open(path);
-  for (size_t i = 0; i < order.size(); ++i) {
+  for (size_t i = 0; i < own; ++i) {
     const Stored* there = again.checkpoint.find(order[i].tensor->name);
-    if (!there) {
-      if (order[i].tensor->zero) continue;  // a stand-in is no part of the model
-      fail("{}: {} is missing after writing", path.string(), order[i].name);
-    }
+    if (!there) fail("{}: {} is missing after writing", path.string(), order[i].name);
     uint64_t at = 0;
     stream(*order[i].tensor, {.as = dtypes[i], .paired_heads = order[i].paired_heads}, [&](Bytes piece) {
       const Bytes bytes = there->bytes.subspan(at, piece.size());

@@ -54,16 +54,7 @@ struct Block {
 Tensor frequencies(const Config& config) {
   const Tensor exponent =
       at::arange(0, config.head_dim, 2, at::kDouble) / static_cast<double>(config.head_dim);
-  Tensor inverse = at::pow(config.rope_theta, exponent).reciprocal();
-  if (!config.rope_scaling) return inverse;
-  const RopeScaling& s = *config.rope_scaling;
-  if (s.kind == RopeScaling::Kind::linear) return inverse / s.factor;
-  // Llama 3.1: long waves are stretched by `factor`, short ones kept, those between are blended.
-  const Tensor wavelength = 2 * std::numbers::pi / inverse;
-  const auto context = static_cast<double>(s.original_context);
-  const Tensor blend =
-      ((context / wavelength - s.low_frequency) / (s.high_frequency - s.low_frequency)).clamp(0, 1);
-  return (1 - blend) * inverse / s.factor + blend * inverse;
+  return at::pow(config.rope_theta, exponent).reciprocal() / at::tensor(rope_divisors(config), at::kDouble);
 }
 
 class Llama : public Model {
