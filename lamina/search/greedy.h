@@ -56,7 +56,7 @@ struct GreedyOptions {
   int remove = 8;
   Units units = Units::both;
   Metric metric = Metric::jsd;
-  Schedule schedule;
+  Schedule schedule = {};
   Search search = Search::cached;
   int first_barrier = 0, last_barrier = 0;   // blocks at the two ends that are never candidates
   int threads = 1;                           // workers; each evaluates whole samples on one core
@@ -72,7 +72,7 @@ struct Step {
   };
   int unit = 0;
   double score = 0;
-  std::vector<Candidate> candidates;
+  std::vector<Candidate> candidates = {};
   double seconds = 0;
 };
 

@@ -18,7 +18,7 @@ struct MethodOptions {
   std::string units = "both";
   std::string metric = "jsd";
   std::string search = "cached";
-  std::optional<double> freeze;  // share in [0, 1); none: nothing is closed
+  std::optional<double> freeze = {};  // share in [0, 1); none: nothing is closed
   int64_t threads = 1;
   int64_t seed = 0;
 
