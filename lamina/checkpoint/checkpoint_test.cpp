@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -111,6 +112,51 @@ TEST_F(Sharded, ShardsThatLeaveTheFolder) {
   }
   put_index({{"a", 3}});
   EXPECT_THAT(refusal(), HasSubstr("not a file name"));
+}
+
+// The cache of huggingface_hub is made of links: a shard may be one, to anywhere. Only its name may not
+// climb.
+TEST_F(Sharded, ShardsThatAreLinks) {
+  fs::rename(folder_ / kFirst, folder_ / "blob1");
+  fs::rename(folder_ / kSecond, folder_ / "blob2");
+  fs::create_symlink("blob1", folder_ / kFirst);
+  fs::create_hard_link(folder_ / "blob2", folder_ / kSecond);
+  EXPECT_EQ(open_folder(folder_).tensors.size(), 3U);
+  fs::remove(folder_ / "blob1");
+  EXPECT_THAT(refusal(), testing::AllOf(HasSubstr(kFirst), HasSubstr("is not there")));
+}
+
+TEST_F(Sharded, ShardsThatAreNoFiles) {
+  fs::remove(folder_ / kFirst);
+  fs::create_directory(folder_ / kFirst);
+  EXPECT_THAT(refusal(), HasSubstr("is a folder where a file was expected"));
+  fs::remove(folder_ / kFirst);
+  ASSERT_EQ(::mkfifo((folder_ / kFirst).c_str(), 0600), 0);
+  EXPECT_THAT(refusal(), HasSubstr("is a pipe or a device"));
+  fs::remove(folder_ / kFirst);
+  fs::create_symlink("/dev/zero", folder_ / kFirst);
+  EXPECT_THAT(refusal(), HasSubstr("is a pipe or a device"));
+}
+
+// What lies beside a model may be odd without being of interest.
+TEST_F(Sharded, OddNeighboursAreLeftAlone) {
+  fs::create_symlink("loop.json", folder_ / "loop.json");
+  fs::create_symlink("gone", folder_ / "gone.json");
+  ASSERT_EQ(::mkfifo((folder_ / "pipe.json").c_str(), 0600), 0);
+  fs::create_directory(folder_ / "folder.json");
+  const Checkpoint checkpoint = open_folder(folder_);
+  EXPECT_TRUE(checkpoint.sidecars.empty());
+}
+
+TEST_F(Sharded, AFileThatBecameShorterIsNamed) {
+  const Checkpoint checkpoint = open_folder(folder_);
+  fs::resize_file(folder_ / kSecond, 10);
+  try {
+    stream(*checkpoint.find("c"), {.as = DType::f16}, [](Bytes) {});
+    FAIL() << "was read";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::AllOf(HasSubstr(kSecond), HasSubstr("became shorter")));
+  }
 }
 
 TEST_F(Sharded, IndexThatIsNone) {

@@ -23,7 +23,8 @@ bool is_sidecar(const fs::directory_entry& entry) {
   static const std::set<std::string, std::less<>> kKinds = {".json", ".txt",      ".model", ".jinja",
                                                             ".md",   ".tiktoken", ""};
   const std::string name = entry.path().filename();
-  if (!entry.is_regular_file() || name.starts_with(".") || kOurs.contains(name) ||
+  std::error_code error;  // a link may lead nowhere, or to itself
+  if (!entry.is_regular_file(error) || name.starts_with(".") || kOurs.contains(name) ||
       name.ends_with(".index.json"))
     return false;
   return kKinds.contains(entry.path().extension().string()) && entry.file_size() <= (64u << 20);

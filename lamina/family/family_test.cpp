@@ -2,8 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <limits>
 
 #include "lamina/base/error.h"
+#include "lamina/base/file.h"
 #include "lamina/family/llama.h"
 
 namespace lamina {
@@ -251,6 +255,137 @@ TEST(Declare, AbsencesTakeTheirSlotsAndCostAway) {
   for (const Slot& slot : opened.blueprint.slots) {
     EXPECT_NE(slot.part, 0) << slot.name;
     EXPECT_NE(slot.part, 7) << slot.name;
+  }
+}
+
+// ---- GGUF: what its header says of the model
+
+class GgufModel : public testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = std::filesystem::temp_directory_path() / fmt::format("lamina_family_{}.gguf", ::getpid());
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  using Pairs = std::vector<std::pair<std::string, gguf::Value>>;
+
+  static Pairs pairs_of(std::string_view architecture) {
+    const auto key = [&](std::string_view name) { return fmt::format("{}.{}", architecture, name); };
+    const bool lists = architecture == "deci";
+    const auto per_block = [&](uint32_t value) {
+      return lists ? gguf::make_u32s({value, value}) : gguf::make_u32(value);
+    };
+    return {{"general.architecture", gguf::make_string(std::string(architecture))},
+            {key("embedding_length"), gguf::make_u32(4)},
+            {key("block_count"), gguf::make_u32(2)},
+            {key("feed_forward_length"), per_block(6)},
+            {key("attention.head_count"), per_block(2)},
+            {key("attention.head_count_kv"), per_block(1)}};
+  }
+
+  // A model with two blocks of width 4, one key changed; null takes the key out.
+  void put(std::string_view architecture, std::string_view key, std::optional<gguf::Value> value,
+           std::string_view one_more_tensor = "") {
+    gguf::File file;
+    file.metadata = pairs_of(architecture);
+    std::erase_if(file.metadata, [&](const auto& pair) { return pair.first == key; });
+    if (value) file.metadata.emplace_back(key, *value);
+    const auto tensor = [&](std::string name, Shape shape) {
+      file.tensors.push_back({.name = std::move(name), .dtype = DType::f32, .shape = std::move(shape)});
+    };
+    tensor("token_embd.weight", {8, 4});
+    tensor("output_norm.weight", {4});
+    for (int block : {0, 1}) {
+      const auto name = [&](std::string_view part) { return fmt::format("blk.{}.{}.weight", block, part); };
+      for (const char* norm : {"attn_norm", "ffn_norm"}) tensor(name(norm), {4});
+      for (const char* square : {"attn_q", "attn_output"}) tensor(name(square), {4, 4});
+      for (const char* narrow : {"attn_k", "attn_v"}) tensor(name(narrow), {2, 4});
+      for (const char* wide : {"ffn_gate", "ffn_up"}) tensor(name(wide), {6, 4});
+      tensor(name("ffn_down"), {4, 6});
+    }
+    if (!one_more_tensor.empty()) tensor(std::string(one_more_tensor), {4});
+    gguf::lay_out(file);
+    write_file(path_, gguf::write_header(file) +
+                          std::string(file.tensors.back().offset + file.tensors.back().bytes, '\x2A'));
+  }
+
+  std::string refusal_here() const {
+    const std::string message = refusal([&] { open(path_); });
+    EXPECT_THAT(message, HasSubstr(path_.string()));
+    return message;
+  }
+
+  std::filesystem::path path_;
+};
+
+TEST_F(GgufModel, Opens) {
+  for (const char* architecture : {"llama", "deci"}) {
+    put(architecture, "", std::nullopt);
+    EXPECT_EQ(open(path_).blueprint.present().size(), 4U) << architecture;
+  }
+}
+
+TEST_F(GgufModel, RefusesEveryDamagedHeader) {
+  struct Case {
+    const char* architecture;
+    std::string key;
+    std::optional<gguf::Value> value;
+    const char* says;
+  };
+  const auto signed_number = [](int64_t value) { return gguf::Value{gguf::Type::i64, value}; };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Case cases[] = {
+      {"llama", "general.architecture", std::nullopt, "general.architecture"},
+      {"llama", "general.architecture", gguf::make_string("gpt9"), "\"gpt9\" is not known here"},
+      {"llama", "general.architecture", gguf::make_string("\xff\x1b"), "is not known here"},
+      {"llama", "general.architecture", gguf::make_u32(3), "where a text was expected"},
+      {"llama", "split.count", gguf::make_u32(3), "one part of a GGUF split into 3"},
+      {"llama", "split.count", gguf::make_string("3"), "split.count"},
+      {"llama", "llama.block_count", std::nullopt, "llama.block_count"},
+      {"llama", "llama.block_count", gguf::make_u32(0), "is 0, outside"},
+      {"llama", "llama.block_count", gguf::make_u32(4'000'000'000), "is 4000000000, outside"},
+      {"llama", "llama.block_count", gguf::make_u32(3), "model.layers.2."},
+      {"llama", "llama.block_count", gguf::make_u32(1), "model.layers.1."},
+      {"llama", "llama.block_count", gguf::make_string("2"), "where an integer was expected"},
+      {"llama", "llama.embedding_length", signed_number(-4), "is -4, outside"},
+      {"llama", "llama.embedding_length", gguf::make_u32(8), "has the shape"},
+      {"llama", "llama.feed_forward_length", gguf::make_u32s({6, 6}), "type array where an integer"},
+      {"llama", "llama.feed_forward_length", signed_number(int64_t{1} << 62), "outside"},
+      {"llama", "llama.attention.head_count", gguf::make_u32(0), "is 0, outside"},
+      {"llama", "llama.attention.head_count", gguf::make_u32(3), "cannot be rotated in pairs"},
+      {"llama", "llama.attention.head_count_kv", signed_number(0), "num_key_value_heads"},
+      {"llama", "llama.attention.head_count_kv", signed_number(-1), "num_key_value_heads"},
+      {"llama", "llama.attention.head_count_kv", gguf::make_u32(3), "cannot share 3 key-value heads"},
+      {"llama", "llama.attention.key_length", signed_number(-2), "head_dim"},
+      {"llama", "llama.attention.key_length", signed_number(int64_t{1} << 62), "head_dim"},
+      {"llama", "llama.attention.key_length", gguf::make_u32(4), "has the shape"},
+      {"llama", "llama.context_length", signed_number(-1), "max_position_embeddings"},
+      {"llama", "llama.attention.layer_norm_rms_epsilon", gguf::make_f32(nan), "rms_norm_eps"},
+      {"llama", "llama.attention.layer_norm_rms_epsilon", gguf::make_f32(-1), "rms_norm_eps"},
+      {"llama", "llama.rope.freq_base", gguf::make_f32(nan), "rope_theta"},
+      {"llama", "llama.rope.scaling.type", gguf::make_string("yarn"), "\"yarn\" of a GGUF is not known"},
+      {"llama", "llama.expert_count", gguf::make_u32(8), "mixture of experts"},
+      {"deci", "deci.attention.head_count", gguf::make_u32(2), "not a list of one number for each of the 2"},
+      {"deci", "deci.attention.head_count", gguf::make_u32s({2}),
+       "not a list of one number for each of the 2"},
+      {"deci", "deci.attention.head_count", gguf::make_u32s({2, 1}), "block 1 has 1 heads"},
+      {"deci", "deci.attention.head_count", gguf::make_u32s({0, 0}), "num_attention_heads"},
+      {"deci", "deci.attention.head_count", gguf::make_i32s({2, -1}), "block 1 has -1 heads"},
+      {"deci", "deci.attention.head_count_kv", gguf::make_strings({"1", "1"}), "not a list of one number"},
+      {"deci", "deci.feed_forward_length", gguf::make_i32s({-6, -6}), "intermediate_size"},
+      {"deci", "deci.feed_forward_length", gguf::make_u32s({6, 5}), "block 1 has 5 neurons"},
+      {"deci", "deci.feed_forward_length", gguf::make_u32s({6, 0}),
+       "narrower than the other blocks' and not zero"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.key + ": " + c.says);
+    put(c.architecture, c.key, c.value);
+    EXPECT_THAT(refusal_here(), HasSubstr(c.says));
+  }
+  for (const char* name : {"blk.2.attn_norm.weight", "blk.-1.attn_norm.weight", "blk.x.attn_norm.weight",
+                           "blk..attn_norm.weight", "blk.99999999999999999999.attn_norm.weight", "other"}) {
+    put("llama", "", std::nullopt, name);
+    EXPECT_THAT(refusal_here(), HasSubstr("has no place in")) << name;
   }
 }
 

@@ -164,6 +164,9 @@ Json deci_config(const gguf::File& file, Bytes bytes, std::string_view) {
     if (heads[at] != 0 && heads[at] != config["num_attention_heads"])
       fail("block {} has {} heads where others have {}; only absent parts are known here", block, heads[at],
            config["num_attention_heads"].dump());
+    if (neurons[at] != 0 && neurons[at] != kStandInNeurons && neurons[at] != config["intermediate_size"])
+      fail("block {} has {} neurons where others have {}; only absent parts are known here", block,
+           neurons[at], config["intermediate_size"].dump());
   }
   write_absences(config, absences);
   return config;

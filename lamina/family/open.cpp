@@ -18,7 +18,7 @@ struct DialectMatch {
   const GgufDialect* dialect;
 };
 
-DialectMatch dialect_of(const gguf::File& file, const std::string& what) {
+DialectMatch dialect_of(const gguf::File& file) {
   const std::string name = file.string("general.architecture");
   std::set<std::string> known;
   for (const Architecture& architecture : architectures()) {
@@ -27,8 +27,7 @@ DialectMatch dialect_of(const gguf::File& file, const std::string& what) {
       known.emplace(dialect.architecture);
     }
   }
-  fail("{}: the GGUF architecture {} is not known here; {} are", what, in_quotes(name),
-       fmt::join(known, ", "));
+  fail("the GGUF architecture {} is not known here; {} are", in_quotes(name), fmt::join(known, ", "));
 }
 
 // "blk.7.attn_q.weight" against "blk.{}.attn_q.weight": the published name, or nothing.
@@ -48,14 +47,14 @@ Checkpoint open_gguf(const fs::path& path) {
   const std::string what = path.string();
   auto mapped = MappedFile::open(path);
   auto header = std::make_shared<const gguf::File>(gguf::parse(mapped->bytes(), what));
-  if (header->integer_or("split.count", 1) > 1) {
-    fail("{}: is one part of a GGUF split into {}; join the parts first (llama-gguf-split --merge)", what,
-         header->integer("split.count"));
-  }
-  const DialectMatch match = dialect_of(*header, what);
+  DialectMatch match{};
   Checkpoint checkpoint;
   checkpoint.path = path;
-  try {
+  try {  // the readers of a header do not know the file's name
+    if (const int64_t parts = header->integer_or("split.count", 1); parts > 1) {
+      fail("is one part of a GGUF split into {}; join the parts first (llama-gguf-split --merge)", parts);
+    }
+    match = dialect_of(*header);
     checkpoint.config = match.dialect->config(*header, mapped->bytes(), what);
   } catch (const Error& error) {
     fail("{}: {}", what, error.what());

@@ -188,7 +188,7 @@ void check_contiguous(const std::vector<TensorInfo>& tensors, uint64_t data_byte
 }
 
 void check_shard(const std::string& shard, std::string_view what) {
-  check_name(shard, what);
+  check_name(shard, fmt::format("{}: the shard of a tensor", what));
   const bool climbs = shard.find('/') != std::string::npos || shard.find('\\') != std::string::npos ||
                       shard.find(':') != std::string::npos || shard == "." || shard == "..";
   if (climbs)
