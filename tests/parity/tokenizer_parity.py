@@ -15,8 +15,9 @@ import unicodedata
 import gguf
 import numpy
 import reference
+import torch
 from reference import (SHARED, SOURCE, Parity, apply, needs_shared, needs_smollm2, read_gguf,
-                       run, save_small, small)
+                       run, save_file)
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "golden"))
@@ -121,8 +122,15 @@ def llama3_folder(out) -> pathlib.Path:
                   "ignore_merges": True, "vocab": {spell[token]: rank for token, rank in ranks.items()},
                   "merges": [[spell[left], spell[right]] for left, right in merges]},
     }
-    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    save_small(small("llama", vocab_size=128256, num_key_value_heads=1, tie_word_embeddings=True, **shape).bfloat16(), out)
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 128256, "tie_word_embeddings": True}))
+    layer, square, row = "model.layers.0.", torch.ones(8, 8), torch.ones(8)
+    projections = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    save_file({"model.embed_tokens.weight": torch.zeros(128256, 8), "model.norm.weight": row.clone(),
+               **{f"{layer}{name}.weight": row.clone() for name in ("input_layernorm", "post_attention_layernorm")},
+               **{f"{layer}{name}.weight": square.clone() for name in projections}}, out / "model.safetensors")
     (out / "tokenizer.json").write_text(json.dumps(document))
     return out
 
