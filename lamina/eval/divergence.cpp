@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -58,6 +59,64 @@ double row_term(Metric metric, const T* q, const T* p, double lse_p, int64_t cou
   return 0;
 }
 
+// The term of one outcome with probabilities p and q, and its derivative by q.
+double outcome(Metric metric, double p, double q) {
+  const double m = (p + q) / 2;
+  const auto times_log = [](double x, double y) { return x > 0 ? x * std::log(x / y) : 0; };
+  if (metric == Metric::jsd) return 0.5 * (times_log(p, m) + times_log(q, m));
+  return m > 0 ? m * std::log(m / std::sqrt(p * q)) : 0;
+}
+double outcome_slope(Metric metric, double p, double q) {
+  const double m = (p + q) / 2;
+  if (metric == Metric::jsd) return 0.5 * std::log(q / m);
+  return 0.5 * std::log(m / std::sqrt(p * q)) + 0.25 - 0.25 * p / q;
+}
+
+// The least, over every share t that the shortlist may have in the changed distribution, of the divergence
+// with all other tokens merged into one. It is convex in t: tangents are below it, and where two of opposite
+// slope cross is below its least value. q, p: logits of the shortlist; lse_q over the shortlist, lse_p over
+// the vocabulary.
+template <class T>
+double least_divergence(Metric metric, const T* q, const T* p, double lse_q, double lse_p, double rest,
+                        int64_t count) {
+  constexpr double kEdge = 1e-9;
+  if (metric == Metric::kl)  // least where the shares are equal
+    return Rows<T>::kl(q, p, lse_q - std::log1p(-std::min(rest, 1 - kEdge)), lse_p, count);
+  struct Tangent {
+    double t, value, slope;
+    double at(double x) const { return value + slope * (x - t); }
+  };
+  std::optional<Tangent> falling, rising;
+  double t = std::clamp(1 - rest, kEdge, 1 - kEdge), least = std::numeric_limits<double>::infinity();
+  const auto bound = [&] {
+    if (!rising) return falling->at(1);
+    if (!falling) return rising->at(0);
+    const double crossing =
+        (rising->at(0) - falling->at(0)) / std::min(falling->slope - rising->slope, -kEdge);
+    return std::min(falling->at(crossing), rising->at(crossing));
+  };
+  for (int round = 0; round < 6; ++round) {
+    const double shifted = lse_q - std::log(t);
+    const bool jsd = metric == Metric::jsd;
+    const double value =
+        jsd ? Rows<T>::jsd(q, p, shifted, lse_p, count) : Rows<T>::ag(q, p, shifted, lse_p, count);
+    const double slopes = jsd ? Rows<T>::jsd_slopes(q, p, shifted, lse_p, count)
+                              : Rows<T>::ag_slopes(q, p, shifted, lse_p, count);
+    const Tangent tangent{t, value + outcome(metric, rest, 1 - t),
+                          slopes / t - outcome_slope(metric, rest, 1 - t)};
+    (tangent.slope < 0 ? falling : rising) = tangent;
+    least = std::min(least, tangent.value);
+    if (least - bound() < 0.002 * least) break;
+    if (falling && rising) {
+      t = (rising->at(0) - falling->at(0)) / (falling->slope - rising->slope);
+    } else {  // a step of Newton's with the curvature that equal distributions would have, and a little over
+      t -= 2.0 * tangent.slope / (0.25 * (1 / t + 1 / (1 - t)));
+    }
+    t = std::clamp(t, falling ? falling->t : kEdge, rising ? rising->t : 1 - kEdge);
+  }
+  return std::max(0.0, bound());
+}
+
 // What a sample's sum over tokens becomes in the score.
 double folded(Metric metric, double sum, int64_t tokens) {
   if (metric == Metric::norm) return std::sqrt(sum);
@@ -98,10 +157,12 @@ Divergence::Divergence(const Linear& head, std::vector<Tensor> hidden, std::vect
     const int64_t count = hidden_[s].size(0);
     Tensor all = keep ? at::empty({count, head_.size(0)}, at::TensorOptions(type)) : Tensor();
     std::vector<double>& normalizer = normalizer_.emplace_back();
+    Tensor likely = at::zeros({head_.size(0)}, at::TensorOptions(type));
     for (int64_t first = 0; first < count; first += kTile) {
       const int64_t rows = std::min(kTile, count - first);
       const Tensor tile = reference_logits(s, first, rows);
       if (keep) all.narrow(0, first, rows).copy_(tile);
+      if (shortlist_size() > 0) likely.add_(at::softmax(tile, 1).sum(0));
       for (int64_t r = 0; r < rows && needs_normalizer(options_.metric); ++r) {
         const Tensor row = tile[r];
         normalizer.push_back(type == at::kDouble
@@ -111,6 +172,7 @@ Divergence::Divergence(const Linear& head, std::vector<Tensor> hidden, std::vect
     }
     normalizer.resize(static_cast<size_t>(count));
     if (keep) logits_.push_back(std::move(all));
+    likely_.push_back(std::move(likely));
   }
 }
 
@@ -154,6 +216,58 @@ Divergence::Term Divergence::term(size_t sample, const Tensor& hidden, double li
     if (value > limit && first + count < scored) return {value, false, first + count};
   }
   return {folded(metric, sum, tokens) * scale_, true, scored};
+}
+
+int64_t Divergence::shortlist_size() const {
+  constexpr int64_t kLeast = 4096;  // below, the head is no more work than what goes before it
+  return needs_normalizer(options_.metric) && head_.size(0) >= kLeast ? head_.size(0) / 8 : 0;
+}
+
+std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& near) const {
+  Bound bound;
+  bound.divergence_ = this;
+  bound.words_ = shortlist_size();
+  if (bound.words_ == 0) return std::nullopt;
+  for (size_t s = 0; s < samples(); ++s) {
+    Tensor likely = likely_[s].clone();
+    for (int64_t first = 0; first < near[s].size(0); first += kTile) {
+      const Tensor rows = near[s].narrow(0, first, std::min(kTile, near[s].size(0) - first));
+      Tensor tile = tile_buffer(rows.size(0), head_.size(0), rows.scalar_type());
+      at::mm_out(tile, rows, head_.t());
+      if (head_bias_.defined()) tile.add_(head_bias_);
+      likely.add_(at::softmax(tile, 1).sum(0));
+    }
+    const Tensor words = std::get<1>(likely.topk(bound.words_, 0, true, false));
+    Bound::Sample& sample = bound.samples_.emplace_back();
+    sample.head = head_.index_select(0, words);
+    if (head_bias_.defined()) sample.head_bias = head_bias_.index_select(0, words);
+    sample.dense = at::linear(hidden_[s], sample.head, sample.head_bias);
+    const Tensor normalizer = at::tensor(normalizer_[s], at::kDouble).unsqueeze(1);
+    const Tensor rest = 1 - (sample.dense.to(at::kDouble) - normalizer).exp().sum(1);
+    sample.rest.assign(rest.const_data_ptr<double>(), rest.const_data_ptr<double>() + rest.numel());
+    for (double& share : sample.rest) share = std::clamp(share, 0.0, 1.0);
+  }
+  return bound;
+}
+
+double Divergence::Bound::operator()(size_t s, const Tensor& hidden) const {
+  const Sample& sample = samples_[s];
+  const Tensor logits = at::linear(hidden, sample.head, sample.head_bias);
+  const Metric metric = divergence_->metric();
+  double sum = 0;
+  for (int64_t r = 0; r < logits.size(0); ++r) {
+    const auto at = static_cast<size_t>(r);
+    const auto with = [&]<class T>(const T* q) {
+      return least_divergence(metric, q, sample.dense.const_data_ptr<T>() + r * words_,
+                              Rows<T>::log_sum_exp(q, words_), divergence_->normalizer_[s][at],
+                              sample.rest[at], words_);
+    };
+    sum += logits.scalar_type() == at::kDouble ? with(logits.const_data_ptr<double>() + r * words_)
+                                               : with(logits.const_data_ptr<float>() + r * words_);
+  }
+  // What is left for rounding in float32: a thousandth, and 1e-7 a token so that parts that do nothing stay
+  // ties.
+  return std::max(0.0, 0.999 * sum - 1e-7 * static_cast<double>(logits.size(0))) * divergence_->scale_;
 }
 
 }  // namespace lamina

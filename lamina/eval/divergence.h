@@ -57,14 +57,42 @@ class Divergence {
   // Thread-safe. `hidden` is [tokens, width].
   Term term(size_t sample, const Tensor& hidden, double limit) const;
 
+  // A lower bound on a term for a fraction of the head's work: the logits of a shortlist of the vocabulary,
+  // everything else one token. No divergence of this kind grows when outcomes are merged (data processing
+  // inequality); what share the shortlist has in the changed distribution is not known, so the bound is the
+  // least over every share. The shortlist of a sample is what is likely in the dense model and in the one
+  // that gave `near`.
+  class Bound {
+   public:
+    // Thread-safe.
+    double operator()(size_t sample, const Tensor& hidden) const;
+    int64_t words() const { return words_; }
+
+   private:
+    friend class Divergence;
+    const Divergence* divergence_ = nullptr;
+    int64_t words_ = 0;
+    struct Sample {
+      Tensor head, head_bias;    // [words, width], [words]
+      Tensor dense;              // logits, [tokens, words]
+      std::vector<double> rest;  // a token: the dense probability of all else
+    };
+    std::vector<Sample> samples_;
+  };
+  // Nothing where the metric has no such bound (ppl, norm, angular) or the vocabulary is too small to gain by
+  // it. `near`: a sample each.
+  std::optional<Bound> bound(const std::vector<Tensor>& near) const;
+
  private:
   Tensor reference_logits(size_t sample, int64_t first, int64_t count) const;
+  int64_t shortlist_size() const;  // 0: no bound
 
   Options options_;
   Tensor head_;  // [vocabulary, width], in the type of the arithmetic
   Tensor head_bias_;
   std::vector<Tensor> hidden_;                   // dense, a sample each
   std::vector<Tensor> logits_;                   // dense, when they fit
+  std::vector<Tensor> likely_;                   // dense, probability of each token summed over a sample
   std::vector<std::vector<double>> normalizer_;  // log-sum-exp of the dense logits, a token each
   std::vector<std::vector<int32_t>> ids_;
   double scale_ = 1;  // 1 / (all tokens) or 1 / samples

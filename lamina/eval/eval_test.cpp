@@ -220,6 +220,41 @@ TEST(Divergence, AnEarlyStopLeavesALowerBound) {
   }
 }
 
+// Peaked as a language model's answers are: a shortlist holds most of what is likely.
+TEST(Divergence, TheBoundIsBelowAndNotFar) {
+  constexpr int64_t kWords = 8192, kWidth = 24, kTokens = 10;
+  const Tensor head = random_logits(kWords, kWidth, 31) / 4;
+  const Tensor hidden = random_logits(kTokens, kWidth, 32) / 2;
+  for (at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    for (Metric metric : {Metric::jsd, Metric::ag, Metric::kl}) {
+      const Divergence divergence({head.to(dtype), {}}, {hidden.to(dtype)}, {some_ids(kTokens, kWords)},
+                                  {.metric = metric});
+      for (double distance : {0.0, 1e-4, 0.02, 0.2, 1.0, 3.0}) {
+        const Tensor changed = (hidden + distance * random_logits(kTokens, kWidth, 33) / 2).to(dtype);
+        const auto bound = divergence.bound({changed});
+        ASSERT_TRUE(bound.has_value());
+        EXPECT_EQ(bound->words(), kWords / 8);
+        const double truth = divergence.term(0, changed, kInfinity).value, least = (*bound)(0, changed);
+        EXPECT_LE(least, truth) << metric_name(metric) << " " << distance;
+        if (distance >= 0.02) EXPECT_GE(least, 0.6 * truth) << metric_name(metric) << " " << distance;
+        // Any shortlist bounds, a bad one too.
+        EXPECT_LE((*divergence.bound({-hidden.to(dtype)}))(0, changed), truth) << metric_name(metric);
+      }
+    }
+  }
+}
+
+TEST(Divergence, BoundsAreForDivergencesOverLargeVocabularies) {
+  const Tensor small = random_logits(3, 97, 34), large = random_logits(3, 5000, 35);
+  const Tensor hidden = at::ones({3, 1}, at::kDouble);
+  EXPECT_FALSE(Divergence(identity(97, at::kDouble), {small}, {some_ids(3, 97)}, {.metric = Metric::jsd})
+                   .bound({small}));
+  for (Metric metric : {Metric::ppl, Metric::norm, Metric::angular}) {
+    const Linear head{large.narrow(0, 0, 1).t().contiguous(), {}};
+    EXPECT_FALSE(Divergence(head, {hidden}, {some_ids(3, 5000)}, {.metric = metric}).bound({hidden}));
+  }
+}
+
 TEST(Metric, NamesGoBothWays) {
   for (Metric metric : kAll) EXPECT_EQ(metric_from_name(metric_name(metric)), metric);
   EXPECT_THROW(metric_from_name("mse"), Error);

@@ -15,6 +15,9 @@ struct LaneFunctions {
   double (*jsd)(const float* q, const float* p, float lse_q, float lse_p, int64_t count);
   double (*ag)(const float* q, const float* p, float lse_q, float lse_p, int64_t count);
   double (*kl)(const float* q, const float* p, float lse_q, float lse_p, int64_t count);
+  // Sums of q times the derivative of a term by q.
+  double (*jsd_slopes)(const float* q, const float* p, float lse_q, float lse_p, int64_t count);
+  double (*ag_slopes)(const float* q, const float* p, float lse_q, float lse_p, int64_t count);
   double (*squared_distance)(const float* q, const float* p, int64_t count);
   double (*dot)(const float* q, const float* p, int64_t count);
 };

@@ -60,6 +60,14 @@ double Rows<float>::kl(const float* q, const float* p, double lq, double lp, int
   return lanes().kl(q, p, static_cast<float>(lq), static_cast<float>(lp), n);
 }
 template <>
+double Rows<float>::jsd_slopes(const float* q, const float* p, double lq, double lp, int64_t n) {
+  return lanes().jsd_slopes(q, p, static_cast<float>(lq), static_cast<float>(lp), n);
+}
+template <>
+double Rows<float>::ag_slopes(const float* q, const float* p, double lq, double lp, int64_t n) {
+  return lanes().ag_slopes(q, p, static_cast<float>(lq), static_cast<float>(lp), n);
+}
+template <>
 double Rows<float>::squared_distance(const float* q, const float* p, int64_t n) {
   return lanes().squared_distance(q, p, n);
 }
@@ -95,6 +103,18 @@ template <>
 double Rows<double>::kl(const double* q, const double* p, double lq, double lp, int64_t n) {
   return plain_sum(q, p, lq, lp, n,
                    [](double a, double b) { return std::exp(b) * (std::expm1(a - b) - (a - b)); });
+}
+template <>
+double Rows<double>::jsd_slopes(const double* q, const double* p, double lq, double lp, int64_t n) {
+  return plain_sum(q, p, lq, lp, n, [](double a, double b) {
+    return 0.5 * std::exp(a) * (a - std::log((std::exp(a) + std::exp(b)) / 2));
+  });
+}
+template <>
+double Rows<double>::ag_slopes(const double* q, const double* p, double lq, double lp, int64_t n) {
+  return plain_sum(q, p, lq, lp, n, [](double a, double b) {
+    return 0.5 * std::exp(a) * std::log(std::cosh((a - b) / 2)) + 0.25 * (std::exp(a) - std::exp(b));
+  });
 }
 template <>
 double Rows<double>::squared_distance(const double* q, const double* p, int64_t n) {

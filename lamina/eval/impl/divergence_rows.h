@@ -14,6 +14,9 @@ struct Rows {
   static double jsd(const T* q, const T* p, double lse_q, double lse_p, int64_t count);
   static double ag(const T* q, const T* p, double lse_q, double lse_p, int64_t count);
   static double kl(const T* q, const T* p, double lse_q, double lse_p, int64_t count);
+  // Sums of q times the derivative of a term by q.
+  static double jsd_slopes(const T* q, const T* p, double lse_q, double lse_p, int64_t count);
+  static double ag_slopes(const T* q, const T* p, double lse_q, double lse_p, int64_t count);
   static double squared_distance(const T* q, const T* p, int64_t count);
   // Radians, cosine clamped to [0, 1].
   static double angle(const T* q, const T* p, int64_t count);

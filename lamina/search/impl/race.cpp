@@ -77,8 +77,11 @@ void Race::remove(int unit) {
   for (auto& streams : trajectory_[static_cast<size_t>(unit)]) streams.clear();
 }
 
-Divergence::Term Race::evaluate(int unit, size_t sample, double limit) {
-  const InferenceMode evaluating;
+double Race::Racer::bound() const {
+  return std::accumulate(least.begin(), least.end(), 0.0);  // in sample order, whatever the order they ran in
+}
+
+Tensor Race::walk(int unit, size_t sample) {
   const int first = units_[static_cast<size_t>(unit)].sites.front().index,
             sites = static_cast<int>(gone_.size());
   std::map<int, Stream>& kept = trajectory_[static_cast<size_t>(unit)][sample];
@@ -97,29 +100,56 @@ Divergence::Term Race::evaluate(int unit, size_t sample, double limit) {
     flops += tokens * model_.blueprint().flops_per_token({at}, static_cast<int64_t>(tokens + 1) / 2);
     ++steps;
   }
-  const Tensor hidden = model_.read_out(stream, none).squeeze(0);
+  Tensor hidden = model_.read_out(stream, none).squeeze(0).contiguous();
+  const std::lock_guard lock(mutex_);
+  work_.matrix_flops += flops;
+  work_.part_tokens += steps * static_cast<int64_t>(tokens);
+  work_.evaluations += 1;
+  return hidden;
+}
+
+Divergence::Term Race::finish(size_t sample, const Tensor& hidden, double limit) {
   const Divergence::Term term = divergence_.term(sample, hidden, limit);
   const std::lock_guard lock(mutex_);
-  work_.matrix_flops +=
-      flops + static_cast<double>(term.tokens) * 2.0 *
-                  static_cast<double>(model_.blueprint().vocabulary * model_.blueprint().width);
-  work_.part_tokens += steps * static_cast<int64_t>(tokens);
+  count_head(term.tokens, model_.blueprint().vocabulary);
   work_.head_tokens += term.tokens;
-  work_.evaluations += 1;
   return term;
+}
+
+void Race::count_head(int64_t tokens, int64_t words) {
+  work_.matrix_flops += 2.0 * static_cast<double>(tokens * words * model_.blueprint().width);
+}
+
+// Hidden states wait for their turn at the head; where they do not fit, samples go through it at once.
+std::optional<Divergence::Bound> Race::bound_here() {
+  const auto tokens = static_cast<int64_t>(samples_.size() * samples_[0].size());
+  const uint64_t waiting = units_.size() * static_cast<uint64_t>(tokens * model_.blueprint().width) *
+                           c10::elementSize(model_.dtype());
+  if (waiting > options_.cache_bytes / 2) return std::nullopt;
+  Tap none;
+  std::vector<Tensor> near;
+  for (const std::vector<Stream>& prefix : prefix_)
+    near.push_back(model_.read_out(prefix.back(), none).squeeze(0).contiguous());
+  std::optional<Divergence::Bound> bound = divergence_.bound(near);
+  if (bound) count_head(tokens, model_.blueprint().vocabulary + bound->words());
+  return bound;
 }
 
 std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const Run& run) {
   const size_t count = samples_.size();
+  const std::optional<Divergence::Bound> bound = bound_here();
   std::vector<Racer> racers;
   for (int unit : candidates) {
     Racer racer{.unit = unit,
                 .terms = std::vector<std::optional<double>>(count),
-                .order = std::vector<size_t>(count)};
-    std::iota(racer.order.begin(), racer.order.end(), size_t{0});
-    const std::vector<double>& last = last_terms_[static_cast<size_t>(unit)];
+                .least = std::vector<double>(count),
+                .hidden = std::vector<Tensor>(count),
+                .to_walk = std::vector<size_t>(count),
+                .to_finish = {}};
+    std::iota(racer.to_walk.begin(), racer.to_walk.end(), size_t{0});
+    const std::vector<double>& last = last_terms_[static_cast<size_t>(racer.unit)];
     // The sample that counted most last time goes first, so that a loser crosses the line early.
-    std::ranges::stable_sort(racer.order,
+    std::ranges::stable_sort(racer.to_walk,
                              [&](size_t a, size_t b) { return last.empty() ? a > b : last[a] < last[b]; });
     racers.push_back(std::move(racer));
   }
@@ -132,10 +162,45 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
   const auto next = [&]() -> Racer* {
     Racer* lowest = nullptr;
     for (Racer& racer : racers) {
-      if (racer.running || racer.out || racer.order.empty()) continue;
-      if (!lowest || racer.bound < lowest->bound) lowest = &racer;
+      if (racer.running || racer.out || racer.finished()) continue;
+      if (!lowest || racer.bound() < lowest->bound()) lowest = &racer;
     }
-    return lowest && lowest->bound <= best * (1 + run.near) ? lowest : nullptr;
+    return lowest && lowest->bound() <= best * (1 + run.near) ? lowest : nullptr;
+  };
+  // One move of a racer, with the lock open while it computes.
+  const auto move = [&](Racer& racer, std::unique_lock<std::mutex>& lock) {
+    const bool walks = !racer.to_walk.empty();
+    const size_t sample = walks ? racer.to_walk.back() : racer.to_finish.back();
+    const double limit = best * (1 + run.near) - (racer.bound() - racer.least[sample]);
+    lock.unlock();
+    const InferenceMode evaluating;
+    const Tensor hidden = walks ? walk(racer.unit, sample) : racer.hidden[sample];
+    std::optional<Divergence::Term> term;
+    double least = 0;
+    if (walks && bound) {
+      least = (*bound)(sample, hidden);
+      const std::lock_guard counting(mutex_);
+      count_head(hidden.size(0), bound->words());
+    } else {
+      term = finish(sample, hidden, limit);
+    }
+    lock.lock();
+    (walks ? racer.to_walk : racer.to_finish).pop_back();
+    if (!term) {
+      racer.least[sample] = least;
+      racer.hidden[sample] = hidden;
+      racer.to_finish.push_back(sample);
+      // Where much is still to be learnt goes first.
+      if (racer.to_walk.empty())
+        std::ranges::stable_sort(racer.to_finish, {}, [&](size_t s) { return racer.least[s]; });
+    } else {
+      racer.least[sample] = std::max(racer.least[sample], term->value);
+      racer.hidden[sample] = Tensor();
+      racer.out = !term->complete;
+      if (term->complete) racer.terms[sample] = racer.least[sample] = term->value;
+      if (racer.finished() && !racer.out) best = std::min(best, racer.bound());
+    }
+    if (walks) run.tick(evaluations += 1, best);
   };
   const auto work = [&] {
     std::unique_lock lock(mutex);
@@ -145,23 +210,8 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
       if (failure || !racer) break;
       racer->running = true;
       ++busy;
-      const size_t sample = racer->order.back();
-      const double limit = best * (1 + run.near) - racer->bound;
-      lock.unlock();
       try {
-        const Divergence::Term term = evaluate(racer->unit, sample, limit);
-        lock.lock();
-        racer->order.pop_back();
-        racer->bound += term.value;
-        if (term.complete) racer->terms[sample] = term.value;
-        racer->out = !term.complete;
-        if (racer->order.empty() && term.complete) {
-          double score = 0;  // in sample order, whatever the order they ran in
-          for (const auto& value : racer->terms) score += *value;
-          racer->bound = score;
-          best = std::min(best, score);
-        }
-        run.tick(evaluations += 1, best);
+        move(*racer, lock);
       } catch (...) {
         if (!lock.owns_lock()) lock.lock();
         if (!failure) failure = std::current_exception();
@@ -186,12 +236,11 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
 
   std::vector<Step::Candidate> scores;
   for (const Racer& racer : racers) {
-    const bool complete = racer.order.empty() && !racer.out;
-    scores.push_back({racer.unit, racer.bound, complete});
+    scores.push_back({racer.unit, racer.bound(), racer.finished() && !racer.out});
     std::vector<double>& last = last_terms_[static_cast<size_t>(racer.unit)];
     last.resize(count);
     for (size_t s = 0; s < count; ++s) {
-      if (racer.terms[s]) last[s] = *racer.terms[s];
+      if (racer.least[s] > 0) last[s] = racer.least[s];
     }
   }
   return scores;

@@ -1,6 +1,8 @@
-// The cached step of the greedy search: candidates race over the samples, the one with the smallest partial
-// sum next. Streams are kept before every part of the present model, and along each candidate's own last
-// pass, so that a pass starts at the first place where it can differ from what was computed before.
+// The cached step of the greedy search: candidates race, the one with the smallest lower bound moves next. It
+// walks a sample, which gives a bound on its term from a shortlist of the vocabulary, or it takes a walked
+// sample through the whole head, which gives the term itself; a candidate whose sum of terms and bounds has
+// passed the best is out. Streams are kept before every part of the present model, and along each candidate's
+// own last pass, so that a walk starts at the first place where it can differ from what was computed before.
 #pragma once
 
 #include <functional>
@@ -32,16 +34,22 @@ class Race {
   Work work() const { return work_; }
 
  private:
-  struct Pass;  // one candidate on one sample
   struct Racer {
     int unit = 0;
     std::vector<std::optional<double>> terms;
-    double bound = 0;  // sum of the terms that are there
+    std::vector<double> least;   // a sample: its term, or a lower bound on it
+    std::vector<Tensor> hidden;  // of samples that were walked and wait for the head
     bool running = false;
     bool out = false;
-    std::vector<size_t> order;  // samples still to run, next last
+    std::vector<size_t> to_walk, to_finish;  // samples, next last
+    double bound() const;
+    bool finished() const { return to_walk.empty() && to_finish.empty(); }
   };
-  Divergence::Term evaluate(int unit, size_t sample, double limit);
+  // What the head reads after a pass without `unit`.
+  Tensor walk(int unit, size_t sample);
+  Divergence::Term finish(size_t sample, const Tensor& hidden, double limit);
+  std::optional<Divergence::Bound> bound_here();
+  void count_head(int64_t tokens, int64_t words);
   void start(size_t sample);
   bool skips(int unit, Site site) const;
 
