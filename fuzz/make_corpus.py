@@ -88,6 +88,33 @@ for name, kind, elements, size in [("q4_0", 2, 32, 18), ("q4_1", 3, 32, 20), ("q
     save("gguf", name, gguf([(b"t", [elements, 1], kind, bytes(i * 7 % 256 for i in range(size)))]))
 
 
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 2,
+         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": 9, "rms_norm_eps": 1e-05, "hidden_act": "silu",
+         "tie_word_embeddings": True, "max_position_embeddings": 64}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+save("config", "llama", json.dumps({**LLAMA, "rope_theta": 10000.0, "rope_scaling": LLAMA3, "attention_bias": True, "mlp_bias": True}))
+save("config", "qwen2", json.dumps({**LLAMA, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 6,
+                                    "max_window_layers": 1, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}))
+save("config", "mistral", json.dumps({**LLAMA, "architectures": None, "model_type": "mistral", "sliding_window": 4,
+                                      "layer_types": ["full_attention", "sliding_attention"]}))
+save("config", "cut", json.dumps({**LLAMA, "drop_attn_list": [0], "drop_mlp_list": [False, True]}))
+save("config", "skips", json.dumps({**LLAMA, "per_layer_config": {"1": {"skip": ["attention", "mlp"]}}}))
+
+
+def model_keys(name, heads, groups, neurons):
+    number = lambda value: (4, struct.pack("<I", value))
+    listed = lambda value: array(4, [struct.pack("<I", v) for v in value]) if isinstance(value, list) else number(value)
+    keys = {"embedding_length": number(8), "block_count": number(2), "feed_forward_length": listed(neurons), "attention.head_count": listed(heads),
+            "attention.head_count_kv": listed(groups), "attention.layer_norm_rms_epsilon": (6, struct.pack("<f", 1e-5)),
+            "rope.freq_base": (6, struct.pack("<f", 1e4)), "rope.scaling.type": (8, text(b"linear")), "rope.scaling.factor": (6, struct.pack("<f", 2))}
+    return [(b"general.architecture", 8, text(name.encode()))] + [(f"{name}.{key}".encode(), *value) for key, value in keys.items()]
+
+
+EMBEDDING = (b"token_embd.weight", [8, 2], 0, b"\x2a" * 64)
+save("config", "gguf_llama", gguf([EMBEDDING], pairs=model_keys("llama", 2, 1, 6)))
+save("config", "gguf_deci", gguf([EMBEDDING], pairs=model_keys("deci", [2, 0], [1, 0], [6, 32])))
+
+
 def tokenizer(parts, text_to_encode):
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     document = {"added_tokens": [{"id": 9, "content": "<s>", "special": True}], "normalizer": None,
