@@ -153,7 +153,10 @@ void check_equal(const Checkpoint& expected, const Checkpoint& written, const Wr
     fail("{}: {} tensors were written where {} were meant", written.path.string(), found.size(),
          expected.tensors.size());
   }
+  double done = 0;
   for (const Stored& tensor : expected.tensors) {
+    options.watch.report({"check", done += 1, static_cast<double>(expected.tensors.size()), tensor.name});
+    if (options.watch.stop.stop_requested()) throw Stopped{};
     const auto it = found.find(tensor.name);
     if (it == found.end()) fail("{}: {} is missing after writing", written.path.string(), tensor.name);
     const DType as = written_dtype(tensor, options.dtype);

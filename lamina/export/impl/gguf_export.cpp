@@ -182,6 +182,8 @@ void write_gguf(const Opened& model, const Checkpoint& checkpoint, const std::op
 
   const Opened again = open(path);
   for (size_t i = 0; i < own; ++i) {
+    watch.report({"check", static_cast<double>(i), static_cast<double>(own), order[i].name});
+    if (watch.stop.stop_requested()) throw Stopped{};
     const Stored* there = again.checkpoint.find(order[i].tensor->name);
     if (!there) fail("{}: {} is missing after writing", path.string(), order[i].name);
     uint64_t at = 0;
