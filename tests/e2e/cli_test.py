@@ -45,9 +45,7 @@ class Case(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lamina-e2e-"))
         self.out = self.folder / "out"
-
-    def tearDown(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)  # after small disks are unmounted
 
     def left(self, folder=None):
         """What lies in a folder, by name."""
