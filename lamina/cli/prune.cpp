@@ -210,6 +210,7 @@ int run_prune(int argc, char** argv) {
   const std::vector<Step> done = resume ? journal.resume() : std::vector<Step>{};
   journal.open(done);
 
+  const double gemm_flops = gemm_speed(*session.model, length);
   const Proposal proposal =
       chosen.propose({*session.model, session.opened.checkpoint, ids}, method,
                      {.watch = watch, .done = done, .on_step = [&](const Step& step) {
@@ -227,6 +228,7 @@ int run_prune(int argc, char** argv) {
                .command = command_line(argc, argv, "prune"),
                .model_sha256 = hash,
                .baselines = baselines,
+               .gemm_flops = gemm_flops,
                .watch = watch};
   run.plan.provenance = {
       {"lamina", version_text()},
@@ -237,6 +239,7 @@ int run_prune(int argc, char** argv) {
   const Work& work = proposal.evidence.work;
   run.plan.provenance["work"] = {{"seconds", work.seconds},
                                  {"matrix_flops", work.matrix_flops},
+                                 {"gemm_flops_a_second", gemm_flops},
                                  {"evaluations", work.evaluations},
                                  {"naive_evaluations", work.full_evaluations},
                                  {"threads", method.threads}};

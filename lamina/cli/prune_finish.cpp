@@ -308,8 +308,8 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   for (const auto& [phase, seconds] : outcome.seconds) time.rows.push_back({.cells = {phase, seconds}});
   report::Section section{.title = "How it was done", .elements = {table, time}, .folded = true};
   const Work& work = run.evidence.work;
-  if (work.matrix_flops > 0 && outcome.gemm_flops > 0) {
-    const double floor = work.matrix_flops / outcome.gemm_flops / static_cast<double>(run.options.threads);
+  if (work.matrix_flops > 0 && run.gemm_flops > 0) {
+    const double floor = work.matrix_flops / run.gemm_flops / static_cast<double>(run.options.threads);
     report::Table distance{
         .title = "Distance from the floor",
         .columns = {{.name = "what", .kind = Kind::label},
@@ -317,7 +317,7 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
         .rows = {
             {.cells = {"TFLOP in matrix products", work.matrix_flops / 1e12}},
             {.cells = {"GFLOP/s of a matrix product of this shape, one core, same run",
-                       outcome.gemm_flops / 1e9}},
+                       run.gemm_flops / 1e9}},
             {.cells = {"seconds these products need at that speed", floor}},
             {.cells = {"seconds the search took", work.seconds}},
             {.cells = {"share of the search at matrix speed", floor / work.seconds}},

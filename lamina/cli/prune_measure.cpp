@@ -109,7 +109,6 @@ PruneOutcome measure(const PruneRun& run) {
                                  .threads = threads},
                        .seconds = {},
                        .refused = {}};
-  outcome.gemm_flops = gemm_speed(*run.session.model, static_cast<int64_t>(run.samples[0].size()));
   outcome.seconds.emplace_back("search", run.evidence.work.seconds);
   const std::vector<int32_t> heldout = run.session.tokenizer.encode(run.heldout.text);
   if (heldout.size() < 2)

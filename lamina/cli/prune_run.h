@@ -22,6 +22,7 @@ struct PruneRun {
   std::string command;
   std::string model_sha256;
   std::string baselines;  // none, quick, all
+  double gemm_flops = 0;  // a second, of one core, measured before the search
   Watch watch;
 };
 
@@ -49,7 +50,6 @@ struct PruneOutcome {
   std::vector<Curve> random;                                 // one a seed
   PerplexityOptions headline, curve;                         // the two protocols
   std::vector<std::pair<std::string, double>> seconds;       // by phase
-  double gemm_flops = 0;                                     // a second, of one core, measured in this run
   std::vector<std::pair<std::string, std::string>> refused;  // forms that this plan cannot take, and why
 };
 
