@@ -29,8 +29,8 @@ demo: all ## fetch a 135M model (98 MB, once), cut 8 of its 60 sub-layers, show 
 test: everything ## build and run every test
 	@ctest --test-dir build --output-on-failure
 
-bench: configure ## build and run the benchmarks
-	@tools/bench -j $(JOBS)
+bench: ## measure against the reference packages, as ratios from one run (20 minutes on a quiet machine)
+	@JOBS=$(JOBS) tools/bench
 
 parity: ## compare with the Python reference packages (installs them into .venv)
 	@tools/setup --tests

@@ -22,33 +22,39 @@ const GemvFunctions* gemv_functions() {
 
 namespace {
 
-// One row of activations against weights of 16 bits; nothing where the case is another one.
-std::optional<Tensor> narrow_row(const Tensor& x, const Tensor& weight) {
+// One row of float32 activations; nothing where the case is another one.
+std::optional<Tensor> one_row(const Tensor& x, const Tensor& weight) {
   const at::ScalarType type = weight.scalar_type();
   const GemvFunctions* functions = gemv_functions();
   if (!functions || x.numel() != x.size(-1) || x.scalar_type() != at::kFloat || !weight.is_contiguous() ||
       !weight.is_cpu())
     return std::nullopt;
-  if (type != at::kBFloat16 && type != at::kHalf) return std::nullopt;
+  // Written by hand, it is unknown to autograd.
+  if (x.requires_grad() || weight.requires_grad()) return std::nullopt;
+  if (type != at::kBFloat16 && type != at::kHalf && type != at::kFloat) return std::nullopt;
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   Tensor y = at::empty(shape, x.options());
   const Tensor row = x.contiguous();
-  const auto* w = static_cast<const uint16_t*>(weight.const_data_ptr());
+  const void* w = weight.const_data_ptr();
   const auto* in = row.const_data_ptr<float>();
   auto* out = y.mutable_data_ptr<float>();
-  const auto run = type == at::kBFloat16 ? functions->bfloat16 : functions->float16;
-  at::parallel_for(0, weight.size(0), 256,
-                   [&](int64_t first, int64_t last) { run(w, in, out, first, last, weight.size(1)); });
+  at::parallel_for(0, weight.size(0), 256, [&](int64_t first, int64_t last) {
+    if (type == at::kFloat)
+      functions->float32(static_cast<const float*>(w), in, out, first, last, weight.size(1));
+    else
+      (type == at::kBFloat16 ? functions->bfloat16 : functions->float16)(static_cast<const uint16_t*>(w), in,
+                                                                         out, first, last, weight.size(1));
+  });
   return y;
 }
 
 }  // namespace
 
 Tensor Linear::operator()(const Tensor& x) const {
-  if (weight.scalar_type() == x.scalar_type())
+  const std::optional<Tensor> row = one_row(x, weight);
+  if (!row && weight.scalar_type() == x.scalar_type())
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
-  const std::optional<Tensor> row = narrow_row(x, weight);
   const Tensor y = row ? *row : at::linear(x, weight.to(x.scalar_type()));
   return bias.defined() ? y + bias.to(x.scalar_type()) : y;
 }
