@@ -1,6 +1,7 @@
 #include "lamina/search/impl/race.h"
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <limits>
@@ -81,31 +82,60 @@ double Race::Racer::bound() const {
   return std::accumulate(least.begin(), least.end(), 0.0);  // in sample order, whatever the order they ran in
 }
 
-Tensor Race::walk(int unit, size_t sample) {
+int Race::start_of(int unit, size_t sample) const {
+  const std::map<int, Stream>& kept = trajectory_[static_cast<size_t>(unit)][sample];
+  return kept.empty() ? units_[static_cast<size_t>(unit)].sites.front().index : kept.rbegin()->first;
+}
+
+std::vector<size_t> Race::together(const Racer& racer, double limit) const {
+  std::vector<size_t> samples = {racer.to_walk.back()};
+  const std::vector<double>& last = last_terms_[static_cast<size_t>(racer.unit)];
+  if (last.empty()) return samples;
+  double expected = racer.bound() + last[samples[0]];
+  for (size_t k = racer.to_walk.size() - 1; k-- > 0 && expected <= limit; expected += last[samples.back()]) {
+    const size_t next = racer.to_walk[k];
+    if (start_of(racer.unit, next) != start_of(racer.unit, samples[0])) break;
+    samples.push_back(next);
+  }
+  return samples;
+}
+
+std::vector<Tensor> Race::walk(int unit, const std::vector<size_t>& samples) {
   const int first = units_[static_cast<size_t>(unit)].sites.front().index,
             sites = static_cast<int>(gone_.size());
-  std::map<int, Stream>& kept = trajectory_[static_cast<size_t>(unit)][sample];
-  const bool resumes = !kept.empty();
-  int at = resumes ? kept.rbegin()->first : first;
-  Stream stream = resumes ? kept.rbegin()->second : prefix_[sample][static_cast<size_t>(first)];
+  std::vector<std::map<int, Stream>>& kept = trajectory_[static_cast<size_t>(unit)];
+  int at = start_of(unit, samples[0]);
+  std::vector<Tensor> residuals;
+  Stream stream;
+  for (size_t sample : samples) {
+    stream = kept[sample].empty() ? prefix_[sample][static_cast<size_t>(at)] : kept[sample].rbegin()->second;
+    residuals.push_back(stream.x);
+  }
+  stream.x = at::cat(residuals, 0);
   Tap none;
   double flops = 0;
   int64_t steps = 0;
-  const auto tokens = static_cast<double>(samples_[sample].size());
+  const auto tokens = static_cast<double>(samples_[0].size()), count = static_cast<double>(samples.size());
   for (; at < sites; ++at) {
-    if (at > first && at % stride_ == 0) kept.insert_or_assign(at, stream);
+    if (at > first && at % stride_ == 0) {
+      for (size_t k = 0; k < samples.size(); ++k) {
+        Stream one = stream;
+        one.x = stream.x.narrow(0, static_cast<int64_t>(k), 1);
+        kept[samples[k]].insert_or_assign(at, std::move(one));
+      }
+    }
     if (skips(unit, {at})) continue;
     model_.step(stream, {at}, none);
     // Attention's own products count as they are: half of tokens x tokens.
-    flops += tokens * model_.blueprint().flops_per_token({at}, static_cast<int64_t>(tokens + 1) / 2);
+    flops += count * tokens * model_.blueprint().flops_per_token({at}, static_cast<int64_t>(tokens + 1) / 2);
     ++steps;
   }
-  Tensor hidden = model_.read_out(stream, none).squeeze(0).contiguous();
+  const Tensor hidden = model_.read_out(stream, none).contiguous();
   const std::lock_guard lock(mutex_);
   work_.matrix_flops += flops;
-  work_.part_tokens += steps * static_cast<int64_t>(tokens);
-  work_.evaluations += 1;
-  return hidden;
+  work_.part_tokens += steps * static_cast<int64_t>(count * tokens);
+  work_.evaluations += static_cast<int64_t>(samples.size());
+  return hidden.unbind(0);
 }
 
 Divergence::Term Race::finish(size_t sample, const Tensor& hidden, double limit) {
@@ -141,7 +171,6 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
   std::vector<Racer> racers;
   for (int unit : candidates) {
     Racer racer{.unit = unit,
-                .terms = std::vector<std::optional<double>>(count),
                 .least = std::vector<double>(count),
                 .hidden = std::vector<Tensor>(count),
                 .to_walk = std::vector<size_t>(count),
@@ -167,40 +196,57 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
     }
     return lowest && lowest->bound() <= best * (1 + run.near) ? lowest : nullptr;
   };
+  // By what the last step saw, no better score is to be hoped for.
+  double hoped = kInfinity;
+  for (const Racer& racer : racers) {
+    const std::vector<double>& last = last_terms_[static_cast<size_t>(racer.unit)];
+    if (!last.empty()) hoped = std::min(hoped, std::accumulate(last.begin(), last.end(), 0.0));
+  }
   // One move of a racer, with the lock open while it computes.
   const auto move = [&](Racer& racer, std::unique_lock<std::mutex>& lock) {
     const bool walks = !racer.to_walk.empty();
-    const size_t sample = walks ? racer.to_walk.back() : racer.to_finish.back();
-    const double limit = best * (1 + run.near) - (racer.bound() - racer.least[sample]);
+    const std::vector<size_t> moved =
+        walks ? together(racer, (std::isfinite(best) ? best : hoped) * (1 + run.near))
+              : std::vector<size_t>{racer.to_finish.back()};
+    // What is left for each of them when the others are worth at least what is known of them.
+    const double left = best * (1 + run.near) - racer.bound();
     lock.unlock();
     const InferenceMode evaluating;
-    const Tensor hidden = walks ? walk(racer.unit, sample) : racer.hidden[sample];
-    std::optional<Divergence::Term> term;
-    double least = 0;
-    if (walks && bound) {
-      least = (*bound)(sample, hidden);
-      const std::lock_guard counting(mutex_);
-      count_head(hidden.size(0), bound->words());
-    } else {
-      term = finish(sample, hidden, limit);
+    const std::vector<Tensor> hidden =
+        walks ? walk(racer.unit, moved) : std::vector<Tensor>{racer.hidden[moved[0]]};
+    std::vector<std::optional<Divergence::Term>> terms(moved.size());
+    std::vector<double> least(moved.size());
+    for (size_t k = 0; k < moved.size(); ++k) {
+      if (walks && bound) {
+        least[k] = (*bound)(moved[k], hidden[k]);
+        const std::lock_guard counting(mutex_);
+        count_head(hidden[k].size(0), bound->words());
+      } else {
+        terms[k] = finish(moved[k], hidden[k], left + racer.least[moved[k]]);
+        if (!terms[k]->complete) break;
+      }
     }
     lock.lock();
-    (walks ? racer.to_walk : racer.to_finish).pop_back();
-    if (!term) {
-      racer.least[sample] = least;
-      racer.hidden[sample] = hidden;
-      racer.to_finish.push_back(sample);
-      // Where much is still to be learnt goes first.
-      if (racer.to_walk.empty())
-        std::ranges::stable_sort(racer.to_finish, {}, [&](size_t s) { return racer.least[s]; });
-    } else {
-      racer.least[sample] = std::max(racer.least[sample], term->value);
-      racer.hidden[sample] = Tensor();
-      racer.out = !term->complete;
-      if (term->complete) racer.terms[sample] = racer.least[sample] = term->value;
-      if (racer.finished() && !racer.out) best = std::min(best, racer.bound());
+    for (size_t k = 0; k < moved.size(); ++k) {
+      const size_t sample = moved[k];
+      if (walks && bound) {
+        racer.to_walk.pop_back();
+        racer.least[sample] = least[k];
+        racer.hidden[sample] = hidden[k];
+        racer.to_finish.push_back(sample);
+      } else if (terms[k]) {
+        (walks ? racer.to_walk : racer.to_finish).pop_back();
+        racer.hidden[sample] = Tensor();
+        racer.out = racer.out || !terms[k]->complete;
+        racer.least[sample] =
+            terms[k]->complete ? terms[k]->value : std::max(racer.least[sample], terms[k]->value);
+      }
     }
-    if (walks) run.tick(evaluations += 1, best);
+    // Where much is still to be learnt goes first.
+    if (walks && racer.to_walk.empty())
+      std::ranges::stable_sort(racer.to_finish, {}, [&](size_t s) { return racer.least[s]; });
+    if (racer.finished() && !racer.out) best = std::min(best, racer.bound());
+    if (walks) run.tick(evaluations += static_cast<double>(moved.size()), best);
   };
   const auto work = [&] {
     std::unique_lock lock(mutex);

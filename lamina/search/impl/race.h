@@ -36,7 +36,6 @@ class Race {
  private:
   struct Racer {
     int unit = 0;
-    std::vector<std::optional<double>> terms;
     std::vector<double> least;   // a sample: its term, or a lower bound on it
     std::vector<Tensor> hidden;  // of samples that were walked and wait for the head
     bool running = false;
@@ -45,8 +44,13 @@ class Race {
     double bound() const;
     bool finished() const { return to_walk.empty() && to_finish.empty(); }
   };
-  // What the head reads after a pass without `unit`.
-  Tensor walk(int unit, size_t sample);
+  // The first of the samples still to be walked that will be needed by what the last step saw, and that start
+  // alike.
+  std::vector<size_t> together(const Racer& racer, double limit) const;
+  // What the head reads after a pass without `unit`, a sample each. Samples in one pass share the reading and
+  // packing of the weights.
+  std::vector<Tensor> walk(int unit, const std::vector<size_t>& samples);
+  int start_of(int unit, size_t sample) const;  // the site where a pass of the unit can start
   Divergence::Term finish(size_t sample, const Tensor& hidden, double limit);
   std::optional<Divergence::Bound> bound_here();
   void count_head(int64_t tokens, int64_t words);
