@@ -220,7 +220,8 @@ Divergence::Term Divergence::term(size_t sample, const Tensor& hidden, double li
 
 int64_t Divergence::shortlist_size() const {
   constexpr int64_t kLeast = 4096;  // below, the head is no more work than what goes before it
-  return needs_normalizer(options_.metric) && head_.size(0) >= kLeast ? head_.size(0) / 8 : 0;
+  const bool bounded = needs_normalizer(options_.metric) || options_.metric == Metric::ppl;
+  return bounded && head_.size(0) >= kLeast ? head_.size(0) / 8 : 0;
 }
 
 std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& near) const {
@@ -229,7 +230,7 @@ std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& ne
   bound.words_ = shortlist_size();
   if (bound.words_ == 0) return std::nullopt;
   for (size_t s = 0; s < samples(); ++s) {
-    Tensor likely = likely_[s].clone();
+    Tensor likely = likely_.empty() ? at::zeros({head_.size(0)}, head_.options()) : likely_[s].clone();
     for (int64_t first = 0; first < near[s].size(0); first += kTile) {
       const Tensor rows = near[s].narrow(0, first, std::min(kTile, near[s].size(0) - first));
       Tensor tile = tile_buffer(rows.size(0), head_.size(0), rows.scalar_type());
@@ -237,10 +238,20 @@ std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& ne
       if (head_bias_.defined()) tile.add_(head_bias_);
       likely.add_(at::softmax(tile, 1).sum(0));
     }
-    const Tensor words = std::get<1>(likely.topk(bound.words_, 0, true, false));
+    // What comes next is always on the list: its logit is half of a log-likelihood.
+    std::vector<int64_t> next(ids_[s].begin() + (ids_[s].empty() ? 0 : 1), ids_[s].end());
+    const Tensor targets = at::tensor(next, at::kLong);
+    if (options_.metric == Metric::ppl) likely.index_fill_(0, targets, std::numeric_limits<float>::max());
+    const Tensor words = std::get<0>(std::get<1>(likely.topk(bound.words_, 0, true, false)).sort());
     Bound::Sample& sample = bound.samples_.emplace_back();
     sample.head = head_.index_select(0, words);
     if (head_bias_.defined()) sample.head_bias = head_bias_.index_select(0, words);
+    if (options_.metric == Metric::ppl) {
+      const Tensor places = at::searchsorted(words, targets);
+      sample.targets.assign(places.const_data_ptr<int64_t>(),
+                            places.const_data_ptr<int64_t>() + places.numel());
+      continue;
+    }
     sample.dense = at::linear(hidden_[s], sample.head, sample.head_bias);
     const Tensor normalizer = at::tensor(normalizer_[s], at::kDouble).unsqueeze(1);
     const Tensor rest = 1 - (sample.dense.to(at::kDouble) - normalizer).exp().sum(1);
@@ -255,9 +266,11 @@ double Divergence::Bound::operator()(size_t s, const Tensor& hidden) const {
   const Tensor logits = at::linear(hidden, sample.head, sample.head_bias);
   const Metric metric = divergence_->metric();
   double sum = 0;
-  for (int64_t r = 0; r < logits.size(0); ++r) {
+  for (int64_t r = 0; r < logits.size(0) - (metric == Metric::ppl ? 1 : 0); ++r) {
     const auto at = static_cast<size_t>(r);
     const auto with = [&]<class T>(const T* q) {
+      if (metric == Metric::ppl)
+        return Rows<T>::log_sum_exp(q, words_) - static_cast<double>(q[sample.targets[at]]);
       return least_divergence(metric, q, sample.dense.const_data_ptr<T>() + r * words_,
                               Rows<T>::log_sum_exp(q, words_), divergence_->normalizer_[s][at],
                               sample.rest[at], words_);
@@ -267,7 +280,8 @@ double Divergence::Bound::operator()(size_t s, const Tensor& hidden) const {
   }
   // What is left for rounding in float32: a thousandth, and 1e-7 a token so that parts that do nothing stay
   // ties.
-  return std::max(0.0, 0.999 * sum - 1e-7 * static_cast<double>(logits.size(0))) * divergence_->scale_;
+  const double sure = std::max(0.0, 0.999 * sum - 1e-7 * static_cast<double>(logits.size(0)));
+  return folded(metric, sure, logits.size(0)) * divergence_->scale_;
 }
 
 }  // namespace lamina

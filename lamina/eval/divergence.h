@@ -57,11 +57,12 @@ class Divergence {
   // Thread-safe. `hidden` is [tokens, width].
   Term term(size_t sample, const Tensor& hidden, double limit) const;
 
-  // A lower bound on a term for a fraction of the head's work: the logits of a shortlist of the vocabulary,
-  // everything else one token. No divergence of this kind grows when outcomes are merged (data processing
-  // inequality); what share the shortlist has in the changed distribution is not known, so the bound is the
-  // least over every share. The shortlist of a sample is what is likely in the dense model and in the one
-  // that gave `near`.
+  // A lower bound on a term for a fraction of the head's work, from the logits of a shortlist of the
+  // vocabulary: what is likely in the dense model and in the one that gave `near`. jsd, ag, kl: everything
+  // else counts as one token, since no divergence of this kind grows when outcomes are merged (data
+  // processing inequality); what share the shortlist has in the changed distribution is not known, so the
+  // bound is the least over every share. ppl: a token's loss is at least what it is when nothing but the
+  // shortlist can come.
   class Bound {
    public:
     // Thread-safe.
@@ -73,13 +74,14 @@ class Divergence {
     const Divergence* divergence_ = nullptr;
     int64_t words_ = 0;
     struct Sample {
-      Tensor head, head_bias;    // [words, width], [words]
-      Tensor dense;              // logits, [tokens, words]
-      std::vector<double> rest;  // a token: the dense probability of all else
+      Tensor head, head_bias;        // [words, width], [words]
+      Tensor dense;                  // logits, [tokens, words]
+      std::vector<double> rest;      // a token: the dense probability of all else
+      std::vector<int64_t> targets;  // ppl: where each token's next one stands on the list
     };
     std::vector<Sample> samples_;
   };
-  // Nothing where the metric has no such bound (ppl, norm, angular) or the vocabulary is too small to gain by
+  // Nothing where the metric has no such bound (norm, angular) or the vocabulary is too small to gain by
   // it. `near`: a sample each.
   std::optional<Bound> bound(const std::vector<Tensor>& near) const;
 
