@@ -5,14 +5,19 @@
 #include <functional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 namespace lamina {
 
+// One part of a network, as a search shows it.
+enum class StackCell { kept, cut, tried };
+
 struct Tick {
-  std::string phase;   // "search"
-  double done = 0;     // in units of `total`
-  double total = 0;    // 0: unknown
-  std::string detail;  // "step 3 of 8, best F27 0.0213"
+  std::string phase;                  // "search"
+  double done = 0;                    // in units of `total`
+  double total = 0;                   // 0: unknown
+  std::string detail;                 // "step 3 of 8, best F27 0.0213"
+  std::vector<StackCell> stack = {};  // in the order of the walk; empty: nothing to draw
 };
 
 struct Watch {

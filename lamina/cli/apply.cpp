@@ -5,6 +5,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/staging.h"
 #include "lamina/base/text.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/export/export.h"
 
@@ -64,6 +65,15 @@ int run_apply(int argc, char** argv) {
   StagedFolder folder(out, {.replace = force, .inputs = {model}});
   const auto written = write_forms(opened, plan, requests, folder.path(), options);
   write_file(folder.path() / "plan.json", to_json(plan).dump(2) + "\n");
+  for (const Written& entry : written) {
+    if (entry.request.form == Form::gguf) continue;
+    report::ModelCard card = card_of(opened, plan, entry, command_line(argc, argv, "apply"));
+    card.summary = fmt::format(
+        "{} of {} sub-layers are gone. What that does to the model's answers was not measured here.",
+        plan.edits.size(), opened.blueprint.present().size());
+    write_file(folder.path() / entry.path / "README.md", report::to_markdown(card));
+    if (entry.path != ".") write_file(folder.path() / entry.path / "plan.json", to_json(plan).dump(2) + "\n");
+  }
   folder.commit();
   terminal.clear();
   std::string text =

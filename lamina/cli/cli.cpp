@@ -1,6 +1,7 @@
 #include "lamina/cli/cli.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,6 +99,24 @@ void print(std::string_view text) {
   }
 }
 
+report::Style style_of(int descriptor) {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value ? value : "");
+  };
+  std::string locale = variable("LC_ALL");
+  if (locale.empty()) locale = variable("LC_CTYPE");
+  if (locale.empty()) locale = variable("LANG");
+  const bool terminal = isatty(descriptor) != 0;
+  winsize size{};
+  const bool known = terminal && ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return report::style_for({.terminal = terminal,
+                            .columns = known ? size.ws_col : 80,
+                            .term = variable("TERM"),
+                            .no_color = variable("NO_COLOR"),
+                            .locale = locale});
+}
+
 struct Terminal::State {
   bool live = false;
   bool shown = false;
@@ -105,11 +124,15 @@ struct Terminal::State {
   std::mutex mutex;
   Clock::time_point started = Clock::now(), phase_started = started, drawn{};
   std::string phase;
+  report::Style style;
 };
 
 Terminal::Terminal(WatchOptions options) : state_(std::make_unique<State>()) {
   const char* term = std::getenv("TERM");
   state_->live = !options.quiet && isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
+  state_->style = style_of(STDERR_FILENO);
+  // One column less: a full line would break, and be drawn again below itself.
+  --state_->style.width;
   g_signal = 0;
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
@@ -135,22 +158,20 @@ Watch Terminal::watch() {
                 state.drawn = now;
                 state.shown = true;
                 const double spent = std::chrono::duration<double>(now - state.phase_started).count();
-                std::string line = fmt::format("{} ", tick.phase);
-                if (tick.total > 0) {
-                  const double part = tick.done / tick.total;
-                  line += fmt::format("{:3.0f} %", 100 * part);
-                  if (part > 0.01 && part < 1)
-                    line += fmt::format(", {} left", human_seconds(spent / part * (1 - part)));
+                const std::string line = report::progress_line(tick, spent, state.style);
+                if (tick.stack.empty()) {
+                  fmt::print(stderr, "\r\033[J{}", line);
+                } else {  // the stack below, and the cursor back up
+                  fmt::print(stderr, "\r\033[J{}\n{}\033[A\r", line,
+                             report::stack_line(tick.stack, state.style));
                 }
-                if (!tick.detail.empty()) line += "  " + tick.detail;
-                fmt::print(stderr, "\r\033[K{:.110}", line);
                 std::fflush(stderr);
               },
           .stop = state.stop.get_token()};
 }
 
 void Terminal::clear() {
-  if (state_->shown) fmt::print(stderr, "\r\033[K");
+  if (state_->shown) fmt::print(stderr, "\r\033[J");
   state_->shown = false;
 }
 

@@ -9,6 +9,7 @@
 
 #include "lamina/base/json.h"
 #include "lamina/base/progress.h"
+#include "lamina/report/terminal.h"
 
 namespace lamina::cli {
 
@@ -59,6 +60,9 @@ class Terminal {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// How a stream of this process may be written to: its width, colours, characters.
+report::Style style_of(int descriptor);
 
 // Writes to stdout; a reader that went away (| head) ends the program quietly.
 void print(std::string_view text);

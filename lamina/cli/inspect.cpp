@@ -4,6 +4,7 @@
 #include <map>
 
 #include "lamina/base/text.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/export/export.h"
 
@@ -46,7 +47,7 @@ Json exports_of(const Opened& opened) {
 
 Json to_json(const Opened& opened) {
   const Blueprint& b = opened.blueprint;
-  const int64_t context = std::min<int64_t>(b.context, 1024);
+  const int64_t context = usual_context(b);
   Json json = {{"path", shown(opened.checkpoint.path)},
                {"architecture", opened.architecture->name},
                {"blocks", b.blocks},
@@ -84,6 +85,8 @@ Json to_json(const Opened& opened) {
     }
     json["parts"].push_back(std::move(entry));
   }
+  if (json_has(opened.checkpoint.config, "auto_map"))
+    json["ignored"] = "auto_map: the model's own code is never run; the architecture's name decides";
   json["exports"] = exports_of(opened);
   return json;
 }
@@ -138,6 +141,7 @@ std::string to_text(const Json& json) {
       i = next;
     }
   }
+  if (json.contains("ignored")) text += fmt::format("\n{}\n", json["ignored"].get<std::string>());
   text += "\nEvery part can be cut (its norm goes with it). What a cut can be written as:\n";
   for (const auto& [form, answers] : json["exports"].items()) {
     for (const auto& [when, answer] : answers.items()) {

@@ -1,16 +1,16 @@
 // Where the results of prune go: plan.json, report.html and report.json, a model card in every folder, the
 // terminal.
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <ctime>
+#include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/prune_run.h"
 #include "lamina/report/model_card.h"
@@ -21,23 +21,13 @@ namespace lamina::cli {
 
 namespace fs = std::filesystem;
 using report::Cell;
-using report::Format;
 using report::Notation;
 
 namespace {
 
-std::string model_name(const PruneRun& run) {
-  const fs::path& path = run.session.opened.checkpoint.path;
-  return run.session.opened.checkpoint.gguf ? shown(path.stem()) : shown(path.filename());
-}
-
 std::string title_of(const PruneRun& run) {
   return fmt::format("{}: {} of {} sub-layers cut from {}", run.method.title, run.plan.edits.size(),
-                     run.session.opened.blueprint.present().size(), model_name(run));
-}
-
-std::string today() {
-  return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
+                     run.session.opened.blueprint.present().size(), model_name(run.session.opened));
 }
 
 const std::string& label_of(const PruneRun& run, const Step& step) {
@@ -60,7 +50,6 @@ report::Verdict verdict_of(const PruneRun& run, const PruneOutcome& outcome,
                            const std::vector<Written>& written) {
   const Side &b = outcome.before, &a = outcome.after;
   using Better = report::Figure::Better;
-  const Format percent3{Notation::significant, 3, ""};
   report::Verdict verdict;
   verdict.sentence = fmt::format(
       "{} of {} sub-layers are gone: {:.1f} % of the parameters and {:.1f} % of the key-value cache, for a "
@@ -69,33 +58,7 @@ report::Verdict verdict_of(const PruneRun& run, const PruneOutcome& outcome,
       100.0 * (1 - static_cast<double>(a.parameters) / static_cast<double>(b.parameters)),
       b.kv_bytes ? 100.0 * (1 - static_cast<double>(a.kv_bytes) / static_cast<double>(b.kv_bytes)) : 0.0,
       a.heldout.value, b.heldout.value);
-  verdict.figures.push_back({.name = "Parameters",
-                             .before = static_cast<double>(b.parameters),
-                             .after = static_cast<double>(a.parameters),
-                             .format = {Notation::scaled, 4},
-                             .better = Better::lower,
-                             .measured = "counted from the declared shapes; a tied head counts once"});
-  if (const Written* least = smallest(written)) {
-    verdict.figures.push_back(
-        {.name = "Weight file",
-         .before = static_cast<double>(run.session.opened.checkpoint.file_bytes()),
-         .after = static_cast<double>(least->weight_bytes),
-         .format = {Notation::scaled, 3, "B"},
-         .better = Better::lower,
-         .measured = fmt::format("the file that came in, and {}", least->request.text())});
-  }
-  verdict.figures.push_back({.name = "FLOPs a token",
-                             .before = b.flops,
-                             .after = a.flops,
-                             .format = {Notation::scaled, 3},
-                             .better = Better::lower,
-                             .measured = fmt::format("at {} tokens of context", outcome.context)});
-  verdict.figures.push_back({.name = "KV cache a token",
-                             .before = static_cast<double>(b.kv_bytes),
-                             .after = static_cast<double>(a.kv_bytes),
-                             .format = {Notation::scaled, 3, "B"},
-                             .better = Better::lower,
-                             .measured = "keys and values as float16"});
+  verdict.figures = counted_figures(run.session.opened, run.plan, smallest(written));
   verdict.figures.push_back({.name = "Decoding speed",
                              .before = b.tokens_per_second,
                              .after = a.tokens_per_second,
@@ -105,7 +68,7 @@ report::Verdict verdict_of(const PruneRun& run, const PruneOutcome& outcome,
   verdict.figures.push_back({.name = "Held-out perplexity",
                              .before = b.heldout.value,
                              .after = a.heldout.value,
-                             .format = percent3,
+                             .format = {Notation::significant, 3, ""},
                              .better = Better::lower,
                              .measured = protocol(outcome.headline, run.heldout),
                              .uncertainty = a.heldout.stderr_nll * a.heldout.value});
@@ -295,7 +258,7 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   };
   for (const auto& [key, value] : run.plan.provenance.at("method").items())
     row(key, value.is_string() ? value.get<std::string>() : value.dump());
-  row("model", fmt::format("{} (sha256 {})", model_name(run), run.model_sha256));
+  row("model", fmt::format("{} (sha256 {})", model_name(run.session.opened), run.model_sha256));
   row("calibration", fmt::format("{}: {} samples of {} tokens (sha256 {})", run.calibration.name,
                                  run.samples.size(), run.samples[0].size(), run.calibration.sha256));
   row("held-out text", fmt::format("{} (sha256 {})", run.heldout.name, run.heldout.sha256));
@@ -369,8 +332,11 @@ std::vector<std::string> limits_of(const PruneRun& run, const PruneOutcome& outc
   std::vector<std::string> limits = {
       "A share of sub-layers is not a share of parameters, of time or of quality: read the figures above, "
       "not the count.",
-      "FinerCut's published results (90 % of Llama-3-8B's performance with 25 % of its layers cut) are of "
-      "models 60 to 500 times this size; small models have less to spare.",
+      fmt::format(
+          "FinerCut's published results (90 % of Llama-3-8B's performance with 25 % of its layers cut, 95 % "
+          "of Llama-3-70B's with 30 %) are of models with 8 and 70 billion parameters; this one has {}, and "
+          "small models have less to spare.",
+          human_count(static_cast<double>(outcome.before.parameters))),
       "Perplexity and four prompts say little about reasoning, which suffers earlier; measure the task you "
       "need.",
   };
@@ -414,13 +380,9 @@ report::Report report_of(const PruneRun& run, const PruneOutcome& outcome,
   return report;
 }
 
-std::string card_of(const PruneRun& run, const PruneOutcome& outcome, const Written& entry) {
-  report::ModelCard card{
-      .title = fmt::format("{}, {} sub-layers cut", model_name(run), run.plan.edits.size()),
-      .base_model = model_name(run)};
-  if (run.session.opened.checkpoint.gguf)
-    card.license = run.session.opened.checkpoint.gguf->string_or("general.license", "");
-  card.tags = {"pruned", std::string(run.method.name)};
+std::string measured_card(const PruneRun& run, const PruneOutcome& outcome, const Written& entry) {
+  report::ModelCard card = card_of(run.session.opened, run.plan, entry, run.command);
+  card.tags.emplace_back(run.method.name);
   const report::Verdict verdict = verdict_of(run, outcome, {entry});
   card.summary = verdict.sentence;
   card.figures = verdict.figures;
@@ -430,29 +392,7 @@ std::string card_of(const PruneRun& run, const PruneOutcome& outcome, const Writ
                                        outcome.headline.stride),
                    .type = "perplexity",
                    .value = outcome.after.heldout.value}};
-  if (entry.request.form != Form::hf_perlayer) {
-    card.openings.push_back(
-        {.tool = "transformers",
-         .checked = "",
-         .code =
-             "from transformers import AutoModelForCausalLM, AutoTokenizer\nmodel = "
-             "AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")",
-         .language = "python"});
-  }
-  card.openings.push_back({.tool = "lamina",
-                           .checked = "reopened and compared bit for bit with what was meant",
-                           .code = "lamina generate . -p 'Hello'",
-                           .language = "sh"});
-  for (size_t k = 0; k < run.evidence.steps.size(); ++k) {
-    for (Site site : run.evidence.units[static_cast<size_t>(run.evidence.steps[k].unit)].sites) {
-      const Part& part = run.session.opened.blueprint.part(site);
-      card.plan.push_back(fmt::format("{} ({}), step {}", part.path, part.label(), k + 1));
-    }
-  }
   card.limits = limits_of(run, outcome);
-  card.command = run.command;
-  card.version = std::string(version_of());
-  card.date = today();
   return report::to_markdown(card);
 }
 
@@ -462,30 +402,24 @@ void finish(const PruneRun& run, const PruneOutcome& outcome, const std::vector<
             const fs::path& folder) {
   const std::string plan = to_json(run.plan).dump(2) + "\n";
   const report::Report report = report_of(run, outcome, written);
-  write_file(folder / "plan.json", plan);
-  write_file(folder / "report.html", report::to_html(report));
-  write_file(folder / "report.json", report::to_json(report).dump(2) + "\n");
+  const std::string html = report::to_html(report), json = report::to_json(report).dump(2) + "\n";
+  // A folder may be moved away from the others: each is complete.
+  std::set<fs::path> folders = {folder};
   for (const Written& entry : written) {
     if (entry.request.form == Form::gguf) continue;
-    write_file(folder / entry.path / "README.md", card_of(run, outcome, entry));
-    if (entry.path != ".") write_file(folder / entry.path / "plan.json", plan);
+    write_file(folder / entry.path / "README.md", measured_card(run, outcome, entry));
+    folders.insert((folder / entry.path / "").parent_path());
+  }
+  for (const fs::path& each : folders) {
+    write_file(each / "plan.json", plan);
+    write_file(each / "report.html", html);
+    write_file(each / "report.json", json);
   }
 }
 
 std::string summary_text(const PruneRun& run, const PruneOutcome& outcome,
                          const std::vector<Written>& written, const fs::path& target) {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value ? value : "");
-  };
-  std::string locale = variable("LC_ALL");
-  if (locale.empty()) locale = variable("LC_CTYPE");
-  if (locale.empty()) locale = variable("LANG");
-  const report::Style style = report::style_for({.terminal = isatty(STDOUT_FILENO) != 0,
-                                                 .columns = 80,
-                                                 .term = variable("TERM"),
-                                                 .no_color = variable("NO_COLOR"),
-                                                 .locale = locale});
+  const report::Style style = style_of(STDOUT_FILENO);
   std::string text =
       title_of(run) + "\n\n" + report::terminal_verdict(verdict_of(run, outcome, written), style);
   text += "\nCut, in order:";

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "lamina/base/error.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/chat.h"
 #include "lamina/cli/prune_run.h"
 #include "lamina/eval/generate.h"
@@ -21,16 +22,8 @@ Side measure_side(const PruneRun& run, const PruneOutcome& outcome, const Plan& 
                   const std::vector<int32_t>& heldout) {
   const Blueprint& blueprint = run.session.opened.blueprint;
   Skip tap(blueprint, plan);
-  Side side{.parameters = blueprint.parameters(),
-            .flops = blueprint.flops_per_token(outcome.context),
-            .kv_bytes = 2 * blueprint.kv_values_per_token(),
-            .heldout = {},
-            .answers = {}};
-  for (Site site : removed_sites(plan, blueprint)) {
-    side.parameters -= blueprint.parameters(site);
-    side.flops -= blueprint.flops_per_token(site, outcome.context);
-    side.kv_bytes -= 2 * blueprint.part(site).kv_values;
-  }
+  const Counted left = counted(blueprint, plan);
+  Side side{.parameters = left.parameters, .kv_bytes = left.kv_bytes, .heldout = {}, .answers = {}};
   side.heldout = perplexity(*run.session.model, heldout, outcome.headline, tap, run.watch);
   const Tokenizer& tokenizer = run.session.tokenizer;
   GenerateOptions options{.tokens = 40,
@@ -94,14 +87,13 @@ double gemm_speed(const Model& model, int64_t tokens) {
 PruneOutcome measure(const PruneRun& run) {
   const Blueprint& blueprint = run.session.opened.blueprint;
   const auto threads = static_cast<int>(run.options.threads);
-  PruneOutcome outcome{.context = std::min<int64_t>(blueprint.context, 1024),
-                       .prompts = kPrompts,
+  PruneOutcome outcome{.prompts = kPrompts,
                        .before = {},
                        .after = {},
                        .curves = {},
                        .random = {},
-                       .headline = {.length = std::min<int64_t>(blueprint.context, 1024),
-                                    .stride = std::min<int64_t>(blueprint.context, 1024),
+                       .headline = {.length = usual_context(blueprint),
+                                    .stride = usual_context(blueprint),
                                     .threads = threads},
                        .curve = {.length = std::min<int64_t>(blueprint.context, 512),
                                  .stride = std::min<int64_t>(blueprint.context, 512),

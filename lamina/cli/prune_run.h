@@ -28,7 +28,6 @@ struct PruneRun {
 
 struct Side {  // before or after
   int64_t parameters = 0;
-  double flops = 0;      // a token, at `context`
   int64_t kv_bytes = 0;  // a token, float16
   Perplexity heldout;
   double tokens_per_second = 0;
@@ -43,7 +42,6 @@ struct Curve {
 };
 
 struct PruneOutcome {
-  int64_t context = 0;
   std::vector<std::string> prompts;
   Side before, after;
   std::vector<Curve> curves;                                 // the method first

@@ -43,7 +43,6 @@ std::string terminal_verdict(const Verdict& verdict, const Style& style);
 // not fit. `seconds`: since the phase began. One line, no line end.
 std::string progress_line(const Tick& tick, double seconds, const Style& style);
 
-enum class StackCell { kept, cut, tried };
 // One character a part; a stack longer than the line shows the surroundings of what is being tried.
 std::string stack_line(std::span<const StackCell> cells, const Style& style);
 

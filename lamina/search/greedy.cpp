@@ -174,11 +174,18 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
     if (candidates.empty())
       fail("the frozen front leaves no unit to remove after {} steps; lower --freeze", result.steps.size());
     Step step;
-    const auto tick = [&](double evaluations, double best) {
+    const auto tick = [&](double evaluations, double best, int tried) {
+      std::vector<StackCell> stack;
+      for (const Part& part : model.blueprint().parts)
+        stack.push_back(part.present ? StackCell::kept : StackCell::cut);
+      for (Site site : gone) stack[static_cast<size_t>(site.index)] = StackCell::cut;
+      for (Site site : result.units[static_cast<size_t>(tried)].sites)
+        stack[static_cast<size_t>(site.index)] = StackCell::tried;
       hooks.watch.report(
           {"search", done + std::min(evaluations, per_step * static_cast<double>(candidates.size())), total,
            fmt::format("step {} of {}{}", result.steps.size() + 1, options.remove,
-                       std::isfinite(best) ? fmt::format(", best {:.4g}", best) : "")});
+                       std::isfinite(best) ? fmt::format(", best {:.4g}", best) : ""),
+           std::move(stack)});
       if (hooks.watch.stop.stop_requested()) throw Stopped{};
     };
     if (options.search == Search::cached) {
@@ -189,7 +196,7 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
         step.candidates.push_back({unit, naive_score(unit), true});
         best = std::min(best, step.candidates.back().score);
         result.work.evaluations += static_cast<int64_t>(samples.size());
-        tick(static_cast<double>(step.candidates.size()) * per_step, best);
+        tick(static_cast<double>(step.candidates.size()) * per_step, best, unit);
       }
     }
     done += per_step * static_cast<double>(result.units.size() - result.steps.size());

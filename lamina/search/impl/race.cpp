@@ -246,7 +246,7 @@ std::vector<Step::Candidate> Race::run(const std::vector<int>& candidates, const
     if (walks && racer.to_walk.empty())
       std::ranges::stable_sort(racer.to_finish, {}, [&](size_t s) { return racer.least[s]; });
     if (racer.finished() && !racer.out) best = std::min(best, racer.bound());
-    if (walks) run.tick(evaluations += static_cast<double>(moved.size()), best);
+    if (walks) run.tick(evaluations += static_cast<double>(moved.size()), best, racer.unit);
   };
   const auto work = [&] {
     std::unique_lock lock(mutex);

@@ -25,7 +25,7 @@ class Race {
 
   struct Run {
     double near = 0;  // candidates this close to the best (relative) are finished too
-    std::function<void(double evaluations, double best)> tick;
+    std::function<void(double evaluations, double best, int unit)> tick;
   };
   // Scores of the candidates; at least the best, and all near it, are complete.
   std::vector<Step::Candidate> run(const std::vector<int>& candidates, const Run& run);

@@ -1,0 +1,113 @@
+#include "lamina/cli/card.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "lamina/cli/cli.h"
+
+namespace lamina::cli {
+
+using report::Notation;
+
+int64_t usual_context(const Blueprint& blueprint) {
+  return std::min<int64_t>(blueprint.context, 1024);
+}
+
+Counted counted(const Blueprint& blueprint, const Plan& plan) {
+  const int64_t context = usual_context(blueprint);
+  Counted left{.parameters = blueprint.parameters(),
+               .flops = blueprint.flops_per_token(context),
+               .kv_bytes = 2 * blueprint.kv_values_per_token()};
+  for (Site site : removed_sites(plan, blueprint)) {
+    left.parameters -= blueprint.parameters(site);
+    left.flops -= blueprint.flops_per_token(site, context);
+    left.kv_bytes -= 2 * blueprint.part(site).kv_values;
+  }
+  return left;
+}
+
+std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& plan, const Written* written) {
+  const Counted before = counted(opened.blueprint, {}), after = counted(opened.blueprint, plan);
+  constexpr auto kLower = report::Figure::Better::lower;
+  std::vector<report::Figure> figures;
+  figures.push_back({.name = "Parameters",
+                     .before = static_cast<double>(before.parameters),
+                     .after = static_cast<double>(after.parameters),
+                     .format = {Notation::scaled, 4},
+                     .better = kLower,
+                     .measured = "counted from the declared shapes; a tied head counts once"});
+  if (written) {
+    figures.push_back({.name = "Weight file",
+                       .before = static_cast<double>(opened.checkpoint.file_bytes()),
+                       .after = static_cast<double>(written->weight_bytes),
+                       .format = {Notation::scaled, 3, "B"},
+                       .better = kLower,
+                       .measured = fmt::format("the file that came in, and {}", written->request.text())});
+  }
+  figures.push_back({.name = "FLOPs a token",
+                     .before = before.flops,
+                     .after = after.flops,
+                     .format = {Notation::scaled, 3},
+                     .better = kLower,
+                     .measured = fmt::format("at {} tokens of context", usual_context(opened.blueprint))});
+  figures.push_back({.name = "KV cache a token",
+                     .before = static_cast<double>(before.kv_bytes),
+                     .after = static_cast<double>(after.kv_bytes),
+                     .format = {Notation::scaled, 3, "B"},
+                     .better = kLower,
+                     .measured = "keys and values as float16"});
+  return figures;
+}
+
+std::string model_name(const Opened& opened) {
+  const std::filesystem::path path = opened.checkpoint.path.lexically_normal();
+  if (opened.checkpoint.gguf) return shown(path.stem());
+  return shown(path.has_filename() ? path.filename() : path.parent_path().filename());
+}
+
+report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
+                          std::string command) {
+  report::ModelCard card{.title = fmt::format("{}, {} sub-layers cut", model_name(opened), plan.edits.size()),
+                         .base_model = model_name(opened)};
+  if (opened.checkpoint.gguf) card.license = opened.checkpoint.gguf->string_or("general.license", "");
+  card.tags = {"pruned"};
+  card.figures = counted_figures(opened, plan, &written);
+  if (written.request.form != Form::hf_perlayer) {
+    card.openings.push_back(
+        {.tool = "transformers",
+         .checked = "",
+         .code =
+             "from transformers import AutoModelForCausalLM, AutoTokenizer\nmodel = "
+             "AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")",
+         .language = "python"});
+  }
+  card.openings.push_back({.tool = "lamina",
+                           .checked = "reopened and compared bit for bit with what was meant",
+                           .code = "lamina generate . -p 'Hello'",
+                           .language = "sh"});
+  for (const Edit& edit : plan.edits) {
+    const auto& [site, score] = std::visit(
+        [](const auto& e) {
+          std::optional<double> score;
+          if constexpr (requires { e.score; }) score = e.score;
+          return std::pair(e.site, score);
+        },
+        edit);
+    card.plan.push_back(fmt::format("{} ({}){}", site,
+                                    opened.blueprint.part(opened.blueprint.site(site)).label(),
+                                    score ? fmt::format(", score {:.4g}", *score) : ""));
+  }
+  card.command = std::move(command);
+  card.version = std::string(version_of());
+  card.date = today();
+  return card;
+}
+
+std::string today() {
+  return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr)));
+}
+
+}  // namespace lamina::cli

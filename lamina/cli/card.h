@@ -1,0 +1,35 @@
+// What is counted about a cut, and the card that goes with every folder that is written, whether a search
+// made the plan or a person did.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lamina/export/export.h"
+#include "lamina/report/model_card.h"
+
+namespace lamina::cli {
+
+// Tokens that FLOPs are given for: as many as a usual prompt has, and no more than the model was made for.
+int64_t usual_context(const Blueprint& blueprint);
+
+struct Counted {
+  int64_t parameters = 0;
+  double flops = 0;      // a token, at `usual_context`
+  int64_t kv_bytes = 0;  // a token, float16
+};
+Counted counted(const Blueprint& blueprint, const Plan& plan);  // what the plan leaves
+
+// Parameters, weight file (when something was written), FLOPs and key-value cache: before and after.
+std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& plan, const Written* written);
+
+// "SmolLM2-135M-Instruct": the folder's or the file's name.
+std::string model_name(const Opened& opened);
+
+// The card of one written folder, with what can be counted; `summary` and measured figures are the caller's.
+report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
+                          std::string command);
+
+std::string today();  // "2026-01-31", UTC
+
+}  // namespace lamina::cli
