@@ -50,6 +50,7 @@ std::string one_sentence(std::string text) {
 }  // namespace
 
 void parse(CLI::App& app, int argc, char** argv) {
+  app.name("lamina " + app.get_name());
   // CLI11 takes "--list=" for "--list" and looks for the value in what follows: an empty word says what is
   // meant.
   std::vector<std::string> words;
@@ -66,8 +67,7 @@ void parse(CLI::App& app, int argc, char** argv) {
     print(app.help());
     throw Exit{Status::ok};
   } catch (const CLI::ParseError& error) {
-    complain(fmt::format("lamina {}: {}\nlamina {} --help tells more.\n", app.get_name(), error.what(),
-                         app.get_name()));
+    complain(fmt::format("{}: {}\n{} --help tells more.\n", app.get_name(), error.what(), app.get_name()));
     throw Exit{Status::usage};
   }
 }

@@ -34,6 +34,8 @@ int run_eval(int argc, char** argv) {
   parse(app, argc, argv);
   Terminal terminal({.quiet = quiet});
   const Session session = open_session(model, {.dtype = dtype});
+  if (options.length > session.opened.blueprint.context)
+    fail("--length {}: this model was made for {} tokens", options.length, session.opened.blueprint.context);
   const NamedText source = text.empty() ? embedded_heldout() : text_from(text);
   const std::vector<int32_t> ids = session.tokenizer.encode(source.text);
   Skip tap(session.opened.blueprint);

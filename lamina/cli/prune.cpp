@@ -1,6 +1,8 @@
 // lamina prune: find what matters least, cut it, write what is left, and show what changed.
 #include <fmt/format.h>
 
+#include <cstdio>
+
 #include "lamina/base/error.h"
 #include "lamina/base/fields.h"
 #include "lamina/base/hash.h"
@@ -103,6 +105,16 @@ class Journal {
   std::string text_;
 };
 
+// Says, when a run ends early, that nothing of its search is lost.
+struct KeptNotice {
+  bool search = false;
+  ~KeptNotice() {
+    if (search)
+      std::fputs("lamina: the search so far is kept; the same command with --resume goes on from it\n",
+                 stderr);
+  }
+};
+
 }  // namespace
 
 int run_prune(int argc, char** argv) {
@@ -178,7 +190,17 @@ int run_prune(int argc, char** argv) {
   const Watch watch = terminal.watch();
   const Method& chosen = method_by_name(method.method);
   method.units = units.empty() ? std::string(chosen.default_units) : units;
-  metric_from_name(method.metric);
+  if (chosen.fixed_units && method.units != chosen.default_units)
+    fail("--units {}: {} cuts {}s and nothing else", method.units, chosen.title, chosen.default_units);
+  if (chosen.score.empty()) {
+    metric_from_name(method.metric);
+  } else {
+    // What is not used is refused, so that no plan says that it was.
+    if (app.count("--metric") > 0 && method.metric != chosen.score)
+      fail("--metric {}: {} judges by its own score ({})", method.metric, chosen.title, chosen.score);
+    if (!freeze.empty()) fail("--freeze {}: only finercut has a closed front", freeze);
+    method.metric = chosen.score;
+  }
   search_from_name(method.search);
   method.freeze = freeze_share(freeze);
   method.threads = thread_count(threads);
@@ -210,11 +232,20 @@ int run_prune(int argc, char** argv) {
   const std::vector<Step> done = resume ? journal.resume() : std::vector<Step>{};
   journal.open(done);
 
+  if (length > session.opened.blueprint.context)
+    fail("--length {}: this model was made for {} tokens", length, session.opened.blueprint.context);
+  for (const FormRequest& request : asked) {  // before hours are spent on a plan for it
+    const Answer answer = can_write(request.form, session.opened, {});
+    if (!answer.possible && asked.size() == 1)
+      fail("--export {}: is not possible for this model: {}", request.text(), answer.note);
+  }
+  KeptNotice kept;
   const double gemm_flops = gemm_speed(*session.model, length);
   const Proposal proposal =
       chosen.propose({*session.model, session.opened.checkpoint, ids}, method,
                      {.watch = watch, .done = done, .on_step = [&](const Step& step) {
                         journal.append(step);
+                        kept.search = true;
                         folder.keep();  // from here to the end there is something to resume
                       }});
   PruneRun run{.session = session,
@@ -249,6 +280,7 @@ int run_prune(int argc, char** argv) {
     write_file(folder.path() / "plan.json", to_json(run.plan).dump(2) + "\n");
     fs::remove(folder.path() / kJournal);
     folder.commit();
+    kept.search = false;
     return Status::ok;
   }
   PruneOutcome outcome = measure(run);
@@ -272,6 +304,7 @@ int run_prune(int argc, char** argv) {
   finish(run, outcome, written, folder.path());
   fs::remove(folder.path() / kJournal);
   folder.commit();
+  kept.search = false;
   terminal.clear();
   print(json ? summary_json(run, outcome, written, folder.target()).dump(2) + "\n"
              : summary_text(run, outcome, written, folder.target()));

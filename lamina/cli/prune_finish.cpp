@@ -197,9 +197,9 @@ report::Table steps_table(const PruneRun& run, const PruneOutcome& outcome) {
   return table;
 }
 
-report::Table baselines_table(const PruneOutcome& outcome) {
+report::Table baselines_table(const PruneRun& run, const PruneOutcome& outcome) {
   using Kind = report::Column::Kind;
-  report::Table table{.title = "The same budget by other means",
+  report::Table table{.title = "The same budget, or the next smaller one, by other means",
                       .columns = {{.name = "method", .kind = Kind::label},
                                   {.name = "sub-layers cut", .kind = Kind::number, .format = report::whole()},
                                   {.name = "held-out perplexity", .kind = Kind::number}}};
@@ -213,6 +213,8 @@ report::Table baselines_table(const PruneOutcome& outcome) {
     table.rows.push_back(
         {.cells = {fmt::format("Random, seed {}", s), static_cast<double>(outcome.random[s].removed.back()),
                    outcome.random[s].values.back()}});
+  table.note = fmt::format("{}: a shorter protocol than that of the figures above, the same for every row.",
+                           protocol(outcome.curve, run.heldout));
   return table;
 }
 
@@ -291,7 +293,7 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   return section;
 }
 
-report::Section open_section(const PruneRun& run, const std::vector<Written>& written) {
+report::Section open_section(const std::vector<Written>& written) {
   using Kind = report::Column::Kind;
   report::Table table{
       .title = "Files written",
@@ -324,11 +326,10 @@ report::Section open_section(const PruneRun& run, const std::vector<Written>& wr
     }
     section.elements.push_back(report::Text{.text = code, .form = report::Text::Form::code});
   }
-  (void)run;
   return section;
 }
 
-std::vector<std::string> limits_of(const PruneRun& run, const PruneOutcome& outcome) {
+std::vector<std::string> limits_of(const PruneOutcome& outcome) {
   std::vector<std::string> limits = {
       "A share of sub-layers is not a share of parameters, of time or of quality: read the figures above, "
       "not the count.",
@@ -352,7 +353,6 @@ std::vector<std::string> limits_of(const PruneRun& run, const PruneOutcome& outc
       limits.push_back(
           fmt::format("Random cuts (seed {}) do better here ({:.2f}).", s, outcome.random[s].values.back()));
   }
-  (void)run;
   return limits;
 }
 
@@ -365,8 +365,8 @@ report::Report report_of(const PruneRun& run, const PruneOutcome& outcome,
                         .verdict = verdict_of(run, outcome, written),
                         .sections = {}};
   report.sections.push_back({.title = "The network", .elements = {network_of(run)}});
-  report.sections.push_back(
-      {.title = "Quality against budget", .elements = {main_curve(run, outcome), baselines_table(outcome)}});
+  report.sections.push_back({.title = "Quality against budget",
+                             .elements = {main_curve(run, outcome), baselines_table(run, outcome)}});
   report::Section search{.title = "How the cut was chosen", .elements = {steps_table(run, outcome)}};
   if (const report::HeatMap heat = heat_of(run); !heat.rows.empty()) search.elements.push_back(heat);
   report.sections.push_back(std::move(search));
@@ -374,9 +374,9 @@ report::Report report_of(const PruneRun& run, const PruneOutcome& outcome,
   report.sections.push_back(how_section(run, outcome));
   report.sections.push_back(
       {.title = "What does not hold",
-       .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits_of(run, outcome), "\n\n")),
+       .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits_of(outcome), "\n\n")),
                                  .form = report::Text::Form::list}}});
-  report.sections.push_back(open_section(run, written));
+  report.sections.push_back(open_section(written));
   return report;
 }
 
@@ -392,7 +392,7 @@ std::string measured_card(const PruneRun& run, const PruneOutcome& outcome, cons
                                        outcome.headline.stride),
                    .type = "perplexity",
                    .value = outcome.after.heldout.value}};
-  card.limits = limits_of(run, outcome);
+  card.limits = limits_of(outcome);
   return report::to_markdown(card);
 }
 
@@ -424,7 +424,7 @@ std::string summary_text(const PruneRun& run, const PruneOutcome& outcome,
       title_of(run) + "\n\n" + report::terminal_verdict(verdict_of(run, outcome, written), style);
   text += "\nCut, in order:";
   for (const Step& step : run.evidence.steps) text += " " + label_of(run, step);
-  text += "\n\n" + report::terminal_table(baselines_table(outcome), style);
+  text += "\n\n" + report::terminal_table(baselines_table(run, outcome), style);
   text += fmt::format("\n{}\n  before: {}\n  after:  {}\n\n", outcome.prompts[0], outcome.before.answers[0],
                       outcome.after.answers[0]);
   for (const Written& entry : written) {

@@ -155,7 +155,10 @@ PruneOutcome measure(const PruneRun& run) {
   if (run.baselines == "all") add("blockpruner", "both");
   add("shortgpt", "block");
   add("last", "block");
-  for (int64_t seed = 0; seed < 3; ++seed) outcome.random.push_back(baseline("random", "both", seed));
+  for (int64_t seed = 0; seed < 3; ++seed) {
+    if (run.method.name != "random" || run.options.seed != seed)
+      outcome.random.push_back(baseline("random", "both", seed));
+  }
   lap("baselines");
   return outcome;
 }

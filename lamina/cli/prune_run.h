@@ -37,7 +37,7 @@ struct Side {  // before or after
 // Held-out perplexity of a plan that keeps growing, on a shorter protocol than the headline's.
 struct Curve {
   std::string name;
-  std::vector<int> removed;    // units
+  std::vector<int> removed;    // parts
   std::vector<double> values;  // perplexity
 };
 

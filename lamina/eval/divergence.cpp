@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -213,15 +214,16 @@ Divergence::Term Divergence::term(size_t sample, const Tensor& hidden, double li
                                                : with(tile.const_data_ptr<float>() + r * vocabulary);
     }
     const double value = folded(metric, sum, tokens) * scale_;
+    // A cut whose output is not finite is worse than any other.
+    if (std::isnan(value)) return {std::numeric_limits<double>::infinity(), true, first + count};
     if (value > limit && first + count < scored) return {value, false, first + count};
   }
   return {folded(metric, sum, tokens) * scale_, true, scored};
 }
 
 int64_t Divergence::shortlist_size() const {
-  constexpr int64_t kLeast = 4096;  // below, the head is no more work than what goes before it
   const bool bounded = needs_normalizer(options_.metric) || options_.metric == Metric::ppl;
-  return bounded && head_.size(0) >= kLeast ? head_.size(0) / 8 : 0;
+  return bounded && head_.size(0) >= options_.bound_from ? head_.size(0) / 8 : 0;
 }
 
 std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& near) const {
@@ -241,6 +243,9 @@ std::optional<Divergence::Bound> Divergence::bound(const std::vector<Tensor>& ne
     // What comes next is always on the list: its logit is half of a log-likelihood.
     std::vector<int64_t> next(ids_[s].begin() + (ids_[s].empty() ? 0 : 1), ids_[s].end());
     const Tensor targets = at::tensor(next, at::kLong);
+    if (options_.metric == Metric::ppl &&
+        std::set(next.begin(), next.end()).size() > static_cast<size_t>(bound.words_))
+      return std::nullopt;
     if (options_.metric == Metric::ppl) likely.index_fill_(0, targets, std::numeric_limits<float>::max());
     const Tensor words = std::get<0>(std::get<1>(likely.topk(bound.words_, 0, true, false)).sort());
     Bound::Sample& sample = bound.samples_.emplace_back();

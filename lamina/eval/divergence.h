@@ -39,6 +39,8 @@ class Divergence {
     // Dense logits are kept when they fit here, else made again for every tile (which doubles the work of the
     // head).
     uint64_t reference_bytes = uint64_t{1} << 30;
+    // Vocabularies below have no bound: there the head is no more work than what goes before it.
+    int64_t bound_from = 4096;
   };
   // `hidden`: what the head reads, [tokens, width] a sample. `ids`: the tokens themselves, for ppl.
   Divergence(const Linear& head, std::vector<Tensor> hidden, std::vector<std::vector<int32_t>> ids,

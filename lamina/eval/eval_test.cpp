@@ -128,6 +128,30 @@ TEST(Divergence, JsdIsBoundedSymmetricAndZeroOnEqualInputs) {
   }
 }
 
+TEST(Divergence, WhatIsFarApartIsNotLost) {
+  for (double gap : {80.0, 118.0, 126.0, 160.0, 250.0}) {
+    const Tensor p = at::zeros({1, 40}, at::kDouble), q = at::zeros({1, 40}, at::kDouble);
+    p[0][0] = gap, q[0][1] = gap;
+    for (Metric metric : {Metric::jsd, Metric::ag, Metric::kl}) {
+      const double wide = metric == Metric::jsd  ? std::numbers::ln2
+                          : metric == Metric::ag ? gap / 2 - std::numbers::ln2
+                                                 : gap;
+      EXPECT_NEAR(measured(metric, p.to(at::kFloat), q.to(at::kFloat)) / wide, 1, 1e-4)
+          << metric_name(metric) << gap;
+    }
+  }
+}
+
+TEST(Divergence, OutputThatIsNotFiniteIsTheWorst) {
+  const Tensor p = random_logits(3, 20, 40);
+  Tensor broken = random_logits(3, 20, 41);
+  broken[1][4] = std::numeric_limits<double>::quiet_NaN();
+  for (at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    for (Metric metric : {Metric::jsd, Metric::ag, Metric::kl, Metric::norm, Metric::ppl})
+      EXPECT_EQ(measured(metric, p.to(dtype), broken.to(dtype)), kInfinity) << metric_name(metric);
+  }
+}
+
 TEST(Divergence, AddingAConstantToALogitRowChangesNoDistribution) {
   const Tensor p = random_logits(10, 33, 7), q = random_logits(10, 33, 8);
   for (Metric metric : {Metric::jsd, Metric::ag, Metric::kl, Metric::ppl}) {

@@ -100,6 +100,17 @@ std::vector<FormRequest> parse_forms(std::string_view list) {
   return requests;
 }
 
+namespace {
+
+bool keeps_attention(const Blueprint& blueprint, const Plan& plan) {
+  const std::vector<Site> gone = removed_sites(plan, blueprint);
+  return std::ranges::any_of(blueprint.present(), [&](Site site) {
+    return blueprint.part(site).kind == Kind::attention && std::ranges::find(gone, site) == gone.end();
+  });
+}
+
+}  // namespace
+
 Answer can_write(Form form, const Opened& model, const Plan& plan) {
   const std::vector<std::string> halves = half_blocks(model.blueprint, plan);
   switch (form) {
@@ -128,6 +139,11 @@ Answer can_write(Form form, const Opened& model, const Plan& plan) {
         return {false, fmt::format("no GGUF spelling of {} is known here; hf-compact or hf-perlayer would do",
                                    model.architecture->name)};
       }
+      if (const auto why = no_gguf_tokenizer(model.checkpoint))
+        return {false,
+                *why + "; hf-zeroed or hf-perlayer would do, and llama.cpp's own script for whole folders"};
+      if (!keeps_attention(model.blueprint, plan))
+        return {false, "no attention is left, which no GGUF can say; hf-zeroed or hf-perlayer would do"};
       return {true, halves.empty() ? "llama.cpp and what is built on it" : "llama.cpp (architecture deci)"};
   }
   return {};

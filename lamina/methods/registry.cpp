@@ -12,14 +12,19 @@ namespace lamina {
 
 std::span<const Method> methods() {
   static constexpr Method all[] = {
-      {"finercut", "FinerCut", "greedy, by how far the output moves", "both", finercut::propose},
-      {"shortgpt", "ShortGPT", "one pass, blocks that turn the residual least", "block", similarity::propose},
-      {"blockpruner", "BlockPruner", "greedy, by calibration perplexity", "both", blockpruner::propose},
-      {"sleb", "SLEB", "greedy over blocks, by calibration perplexity, ends kept", "block", sleb::propose},
-      {"llm-drop", "LLM-Drop", "one pass, parts that turn the residual least", "both", similarity::propose},
-      {"magnitude", "Smallest weights", "mean absolute weight", "both", baselines::magnitude},
-      {"random", "Random", "units at random, by --seed", "both", baselines::random},
-      {"last", "Last units", "from the end", "both", baselines::last},
+      {"finercut", "FinerCut", "greedy, by how far the output moves", "both", "", false, finercut::propose},
+      {"shortgpt", "ShortGPT", "one pass, blocks that turn the residual least", "block", "1 - cosine", false,
+       similarity::propose},
+      {"blockpruner", "BlockPruner", "greedy, by calibration perplexity", "both", "ppl", false,
+       blockpruner::propose},
+      {"sleb", "SLEB", "greedy over blocks, by calibration perplexity, ends kept", "block", "ppl", true,
+       sleb::propose},
+      {"llm-drop", "LLM-Drop", "one pass, parts that turn the residual least", "both", "1 - cosine", false,
+       similarity::propose},
+      {"magnitude", "Smallest weights", "mean absolute weight", "both", "mean |weight|", false,
+       baselines::magnitude},
+      {"random", "Random", "units at random, by --seed", "both", "a draw", false, baselines::random},
+      {"last", "Last units", "from the end", "both", "minus the place", false, baselines::last},
   };
   return all;
 }

@@ -13,6 +13,8 @@ struct Method {
   std::string_view title;  // "FinerCut"
   std::string_view summary;
   std::string_view default_units;
+  std::string_view score;  // what it judges by; empty: --metric, a greedy search on the output
+  bool fixed_units = false;
   Proposal (*propose)(const MethodInput&, const MethodOptions&, const GreedyHooks&);
 };
 

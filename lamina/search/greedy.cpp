@@ -20,7 +20,7 @@ constexpr Names<Units> kUnits[] = {
 constexpr Names<Search> kSearches[] = {
     {"cached", Search::cached}, {"naive", Search::naive}, {"one-shot", Search::one_shot}};
 
-// Scores closer than this are told apart by the naive evaluation, so that the order never hangs on rounding.
+// Scores closer than this are told apart by the naive evaluation.
 constexpr double kNear = 1e-6;
 
 using Clock = std::chrono::steady_clock;
@@ -88,6 +88,11 @@ Divergence dense_reference(const Model& model, const std::vector<std::vector<int
     Stream stream = model.begin({.ids = ids_tensor(ids)});
     for (Site site : model.blueprint().present()) model.step(stream, site, none);
     hidden.push_back(model.read_out(stream, none).squeeze(0).contiguous());
+    if (!at::isfinite(hidden.back()).all().item<bool>())
+      fail(
+          "the model's own output on the calibration text is not finite; its weights hold NaN or infinity, "
+          "or are too "
+          "large for float32");
   }
   return Divergence(model.head(), std::move(hidden), samples, options);
 }
@@ -122,18 +127,23 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
     return unit.block >= options.first_barrier && unit.block < blocks - options.last_barrier;
   };
   const auto count = std::ranges::count_if(result.units, eligible);
-  if (options.remove < 1 || options.remove > count ||
-      options.remove >= static_cast<int>(model.blueprint().present().size())) {
+  size_t parts = 0;
+  for (const Unit& unit : result.units) parts += unit.sites.size();
+  const bool all_could_go = parts == model.blueprint().present().size() && count == std::ssize(result.units);
+  const int64_t most = all_could_go ? count - 1 : count;  // one part at least stays
+  if (options.remove < 1 || options.remove > most) {
     fail("{} units were to be removed, but {} of this model can go ({} in all); ask for 1 to {}",
-         options.remove, count, result.units.size(),
-         std::min<int64_t>(count, static_cast<int64_t>(model.blueprint().present().size()) - 1));
+         options.remove, most, result.units.size(), most);
   }
 
   const auto started = Clock::now();
-  const Divergence divergence = dense_reference(model, samples, {.metric = options.metric});
+  const Divergence divergence =
+      dense_reference(model, samples, {.metric = options.metric, .bound_from = options.bound_from});
   result.dense = options.metric == Metric::ppl ? divergence.dense() : 0;
-  Race race(model, divergence, samples, result.units,
-            {.threads = options.threads, .cache_bytes = options.cache_bytes});
+  std::optional<Race> race;
+  if (options.search == Search::cached)
+    race.emplace(model, divergence, samples, result.units,
+                 Race::Options{.threads = options.threads, .cache_bytes = options.cache_bytes});
 
   std::vector<Site> gone;
   std::vector<bool> alive(result.units.size(), true);
@@ -161,7 +171,7 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
     if (step.unit < 0 || step.unit >= static_cast<int>(alive.size()) ||
         !alive[static_cast<size_t>(step.unit)])
       fail("the earlier run's steps do not fit this model; start again without --resume");
-    if (options.search == Search::cached) race.remove(step.unit);
+    if (race) race->remove(step.unit);
     remove(step);
   }
   const double per_step = static_cast<double>(samples.size());
@@ -189,7 +199,7 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
       if (hooks.watch.stop.stop_requested()) throw Stopped{};
     };
     if (options.search == Search::cached) {
-      step.candidates = race.run(candidates, {.near = kNear, .tick = tick});
+      step.candidates = race->run(candidates, {.near = kNear, .tick = tick});
     } else {
       double best = std::numeric_limits<double>::infinity();
       for (int unit : candidates) {
@@ -218,6 +228,9 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
     }
 
     const Step::Candidate* best = &smallest(step.candidates);
+    if (!best->complete || !std::isfinite(best->score))
+      fail("after {} removals no candidate leaves a model with finite output; ask for fewer",
+           result.steps.size());
     std::vector<Step::Candidate*> near;
     for (Step::Candidate& candidate : step.candidates) {
       if (candidate.complete && candidate.score <= best->score * (1 + kNear)) near.push_back(&candidate);
@@ -229,12 +242,12 @@ GreedyResult greedy(const Model& model, const std::vector<std::vector<int32_t>>&
     step.unit = best->unit;
     step.score = best->score;
     step.seconds = since(step_started);
-    if (options.search == Search::cached) race.remove(step.unit);
+    if (race) race->remove(step.unit);
     if (hooks.on_step) hooks.on_step(step);
     remove(std::move(step));
   }
-  if (options.search == Search::cached) {
-    const Work work = race.work();
+  if (race) {
+    const Work work = race->work();
     result.work.matrix_flops = work.matrix_flops;
     result.work.part_tokens = work.part_tokens;
     result.work.head_tokens = work.head_tokens;

@@ -4,11 +4,9 @@
 //
 // Three ways to the same answer:
 //   naive     every candidate is a full pass over every sample
-//   cached    exact by construction: a candidate starts at the stream kept before it (prefix), or where its
-//   own pass of the
-//             last step met the part that has just gone (trajectory); candidates race, the one with the
-//             smallest partial sum moves next, and since every term is non-negative a candidate whose sum has
-//             passed the best is out
+//   cached    the same order and scores: a pass starts where it first differs from one that was made,
+//   candidates are
+//             bounded from below and race, and one whose bound has passed the best is out (impl/race.h)
 //   one_shot  the scores of the first step decide everything (not the same answer: a baseline)
 #pragma once
 
@@ -61,6 +59,7 @@ struct GreedyOptions {
   int first_barrier = 0, last_barrier = 0;   // blocks at the two ends that are never candidates
   int threads = 1;                           // workers; each evaluates whole samples on one core
   uint64_t cache_bytes = uint64_t{4} << 30;  // for streams kept between steps
+  int64_t bound_from = 4096;                 // see Divergence::Options
 };
 
 // One step: what was chosen, and what every candidate scored. `complete` false: the score is a lower bound.

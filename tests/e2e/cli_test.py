@@ -119,6 +119,25 @@ class CommandLine(Case):
         self.assertEqual(result.returncode, 2)
         self.assertIn(b"\\xff\\xfe", result.stderr)
 
+    def test_options_that_would_not_be_used(self):
+        self.refused("prune", MODEL, "-o", self.out, "--method", "sleb", "--metric", "kl", *FAST, says="its own score")
+        self.refused("prune", MODEL, "-o", self.out, "--method", "sleb", "--units", "attention", *FAST, says="cuts blocks")
+        self.refused("prune", MODEL, "-o", self.out, "--method", "blockpruner", "--freeze", "40%", *FAST, says="closed front")
+        self.refused("prune", MODEL, "-o", self.out, "--units", "block", "--remove", "5", *FAST, says="ask for 1 to 4")
+        self.refused("prune", MODEL, "-o", self.out, "--samples", "2", "--length", "3000", says="made for")
+        self.refused("eval", MODEL, "--length", "100000", says="made for")
+
+    def test_forms_that_cannot_be_are_not_chosen(self):
+        self.refused("apply", MODEL, "--drop", "attention:0-4", "-o", self.out, "--export", "gguf", says="no attention is left")
+        self.assertEqual(run("apply", MODEL, "--drop", "attention:0-4", "-o", self.out).returncode, 0)
+        # This model's tokenizer has byte fallback, which is read from a GGUF but not written to one.
+        folder = self.folder / "model"
+        self.assertEqual(run("apply", MODEL, "--drop", "0", "-o", folder, "--export", "hf-compact").returncode, 0)
+        shutil.rmtree(self.out)
+        self.refused("apply", folder, "--drop", "attention:1", "-o", self.out, "--export", "gguf", says="byte-level BPE")
+        self.assertEqual(run("apply", folder, "--drop", "attention:1", "-o", self.out).returncode, 0)
+        self.assertTrue((self.out / "config.json").exists())
+
     def test_broken_models(self):
         data = MODEL.read_bytes()
         cut = self.folder / "cut.gguf"

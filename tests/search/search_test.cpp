@@ -78,10 +78,15 @@ void expect_same(const GreedyResult& naive, const GreedyResult& other, const std
   }
 }
 
-TEST(Search, CachedIsNaiveForEveryMetric) {
+class Bounded : public testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(From, Bounded, testing::Values(0, 4096),
+                         [](const auto& info) { return info.param == 0 ? "Always" : "LargeVocabularies"; });
+
+TEST_P(Bounded, CachedIsNaiveForEveryMetric) {
   for (Metric metric : kMetrics) {
     const Small small(1);
-    const GreedyOptions options{.remove = 6, .metric = metric, .search = Search::naive};
+    const GreedyOptions options{
+        .remove = 6, .metric = metric, .search = Search::naive, .bound_from = GetParam()};
     const GreedyResult naive = greedy(*small.model, small.samples, options);
     GreedyOptions cached = options;
     cached.search = Search::cached;
@@ -93,14 +98,14 @@ TEST(Search, CachedIsNaiveForEveryMetric) {
   }
 }
 
-TEST(Search, CachedIsNaiveOnManyModelsWithTies) {
+TEST_P(Bounded, CachedIsNaiveOnManyModelsWithTies) {
   // Parts that write zeros score exactly nothing, and nothing again in the next step: canonical order
   // decides.
   const std::vector<std::vector<std::string>> silent = {
       {}, {"A1", "F2"}, {"F0", "A0"}, {"A3", "F3", "A2"}, {"F1", "A1", "F3", "A0"}};
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     const Small small(seed, silent[seed % silent.size()]);
-    const GreedyOptions options{.remove = 7, .search = Search::naive};
+    const GreedyOptions options{.remove = 7, .search = Search::naive, .bound_from = GetParam()};
     const GreedyResult naive = greedy(*small.model, small.samples, options);
     GreedyOptions cached = options;
     cached.search = Search::cached;
@@ -170,6 +175,8 @@ TEST(Search, RefusesWhatCannotBe) {
   const Small small(7);
   EXPECT_THROW(greedy(*small.model, small.samples, {.remove = 0}), Error);
   EXPECT_THROW(greedy(*small.model, small.samples, {.remove = 8}), Error);
+  EXPECT_THROW(greedy(*small.model, small.samples, {.remove = 4, .units = Units::block}), Error);
+  EXPECT_EQ(greedy(*small.model, small.samples, {.remove = 4, .units = Units::attention}).steps.size(), 4U);
   EXPECT_THROW(greedy(*small.model, {}, {.remove = 2}), Error);
   EXPECT_THROW(greedy(*small.model, {{1, 2, 3}, {1, 2}}, {.remove = 2}), Error);
 }
@@ -221,11 +228,12 @@ struct Stories {
   Samples samples;
 };
 
-TEST(Trained, CachedIsNaive) {
+TEST_P(Bounded, CachedIsNaiveOnATrainedModel) {
   if (!Stories::there()) GTEST_SKIP() << "the small trained model is not in " << kShared;
   const Stories stories;
   for (Metric metric : kMetrics) {
-    const GreedyOptions options{.remove = 8, .metric = metric, .search = Search::naive};
+    const GreedyOptions options{
+        .remove = 8, .metric = metric, .search = Search::naive, .bound_from = GetParam()};
     GreedyOptions cached = options;
     cached.search = Search::cached;
     expect_same(greedy(*stories.model, stories.samples, options),

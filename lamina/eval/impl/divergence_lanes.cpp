@@ -98,9 +98,9 @@ inline double sum_rows(const float* a, const float* b, int64_t count, float fill
 }
 
 struct Pair {
-  Lane s;  // sqrt(p q)
+  Lane s;  // sqrt(p q), where |u| is at most 60; else what makes s exp(a) the larger of p and q
   Lane u;  // (ln q - ln p) / 2
-  Lane a;  // |u|
+  Lane a;  // |u|, at most 60
   Lane e;  // exp(-|u|)
 };
 
@@ -109,7 +109,7 @@ inline Pair pair_of(Lane zq, Lane zp, float lse_q, float lse_p) {
   const Lane u = (lq - lp) * 0.5f;
   Lane a = absolute(u);
   a = choose(a > 60.0f, Lane{} + 60.0f, a);
-  return {exponential((lq + lp) * 0.5f), u, a, exponential(-a)};
+  return {exponential(larger(lq, lp) - a), u, a, exponential(-a)};
 }
 
 // h(a) = a sinh a - cosh a ln cosh a: its series below 1/2, the closed form above.
@@ -133,7 +133,7 @@ inline Lane ag_term(const Pair& t) {
   near = near * x + 1.6666667e-1f;
   near = near * x + 0.5f;
   const Lane e2 = t.e * t.e, cosh = (1.0f / t.e + t.e) * 0.5f;
-  const Lane far = cosh * (t.a - 0.693147181f + log1p_small(e2));
+  const Lane far = cosh * (absolute(t.u) - 0.693147181f + log1p_small(e2));
   return t.s * choose(t.a < 0.5f, near * x, far);
 }
 
@@ -148,7 +148,7 @@ inline Lane kl_term(const Pair& t) {
   near = near * u + 2.0f;
   const Lane grown = 1.0f / t.e;  // exp(|u|)
   const Lane plus = choose(t.u < 0.0f, t.e, grown), minus = choose(t.u < 0.0f, grown, t.e);
-  return t.s * choose(t.a < 0.5f, near * u * u, plus - minus - 2.0f * u * minus);
+  return t.s * choose(t.a < 0.5f, near * u * u, plus - minus - 2.0f * t.u * minus);
 }
 
 // ln cosh a for a >= 0: its series below 1/2, the closed form above.
@@ -158,7 +158,7 @@ inline Lane log_cosh(const Pair& t) {
   near = near * x + 2.2222222e-2f;
   near = near * x - 8.3333333e-2f;
   near = near * x + 0.5f;
-  return choose(t.a < 0.5f, near * x, t.a - 0.693147181f + log1p_small(t.e * t.e));
+  return choose(t.a < 0.5f, near * x, absolute(t.u) - 0.693147181f + log1p_small(t.e * t.e));
 }
 
 inline Lane larger_of(const Pair& t) {
@@ -171,7 +171,7 @@ inline Lane smaller_of(const Pair& t) {
 // q times the derivative of the term of (p, q) by q.
 inline Lane jsd_slope(const Pair& t) {
   const Lane q = choose(t.u < 0.0f, smaller_of(t), larger_of(t));
-  return 0.5f * q * (choose(t.u < 0.0f, -t.a, t.a) - log_cosh(t));
+  return 0.5f * q * (t.u - log_cosh(t));
 }
 inline Lane ag_slope(const Pair& t) {
   const Lane q = choose(t.u < 0.0f, smaller_of(t), larger_of(t)),

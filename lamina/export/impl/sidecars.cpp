@@ -58,4 +58,18 @@ std::vector<std::pair<std::string, gguf::Value>> tokenizer_metadata(const Checkp
   return tokenizer_to_gguf(tokenizer, config, vocabulary, (checkpoint.path / "tokenizer.json").string());
 }
 
+std::optional<std::string> no_gguf_tokenizer(const Checkpoint& checkpoint) {
+  if (checkpoint.gguf) return std::nullopt;
+  const auto it = std::ranges::find(checkpoint.sidecars, "tokenizer.json", &Sidecar::name);
+  if (it == checkpoint.sidecars.end()) return "the folder has no tokenizer.json, which a GGUF needs";
+  const auto* kept = std::get_if<std::string>(&it->body);
+  std::string text = kept ? *kept : read_file(std::get<fs::path>(it->body));
+  std::erase_if(text, [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; });
+  for (const char* other : {"\"byte_fallback\":true", "\"type\":\"Unigram\"", "\"type\":\"WordPiece\""}) {
+    if (text.find(other) != std::string::npos)
+      return "only byte-level BPE tokenizers are written to a GGUF, and this one is another kind";
+  }
+  return std::nullopt;
+}
+
 }  // namespace lamina

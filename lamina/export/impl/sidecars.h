@@ -14,4 +14,7 @@ void add_sidecars(Checkpoint& checkpoint);
 // tokenizer.ggml.* for a checkpoint from a folder. Throws Error when the tokenizer cannot be said in GGUF.
 std::vector<std::pair<std::string, gguf::Value>> tokenizer_metadata(const Checkpoint& checkpoint);
 
+// Why a GGUF cannot carry this model's tokenizer, by a look at its file; nothing when it seems that it can.
+std::optional<std::string> no_gguf_tokenizer(const Checkpoint& checkpoint);
+
 }  // namespace lamina
