@@ -260,7 +260,9 @@ TEST(Divergence, TheBoundIsBelowAndNotFar) {
         EXPECT_EQ(bound->words(), kWords / 8);
         const double truth = divergence.term(0, changed, kInfinity).value, least = (*bound)(0, changed);
         EXPECT_LE(least, truth) << metric_name(metric) << " " << distance;
-        if (distance >= 0.02) EXPECT_GE(least, 0.6 * truth) << metric_name(metric) << " " << distance;
+        if (distance >= 0.02) {
+          EXPECT_GE(least, 0.6 * truth) << metric_name(metric) << " " << distance;
+        }
         // Any shortlist bounds, a bad one too.
         EXPECT_LE((*divergence.bound({-hidden.to(dtype)}))(0, changed), truth) << metric_name(metric);
       }
