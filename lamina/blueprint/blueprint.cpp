@@ -1,5 +1,7 @@
 #include "lamina/blueprint/blueprint.h"
 
+#include <algorithm>
+
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 
@@ -17,6 +19,18 @@ int64_t elements(const Slot& slot) {
 
 std::string_view kind_name(Kind kind) {
   return kind == Kind::attention ? "attention" : "mlp";
+}
+
+std::string_view place_name(NeuronPlace place) {
+  switch (place) {
+    case NeuronPlace::gate:
+      return "gate";
+    case NeuronPlace::linear:
+      return "linear";
+    case NeuronPlace::post:
+      return "post";
+  }
+  return "";
 }
 
 std::string Part::label() const {
@@ -44,6 +58,19 @@ std::vector<Site> Blueprint::present() const {
     if (parts[i].present) sites.push_back({static_cast<int>(i)});
   }
   return sites;
+}
+
+std::vector<Site> Blueprint::with_neurons() const {
+  std::vector<Site> sites;
+  for (Site site : present()) {
+    if (part(site).neurons) sites.push_back(site);
+  }
+  return sites;
+}
+
+const Slot* Blueprint::slot(std::string_view name) const {
+  const auto it = std::ranges::find(slots, name, &Slot::name);
+  return it == slots.end() ? nullptr : &*it;
 }
 
 int64_t Blueprint::parameters(Site site) const {

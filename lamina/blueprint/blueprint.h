@@ -38,6 +38,21 @@ struct Slot {
   bool silences = false;   // zeroing this tensor silences its part
 };
 
+// Where a neuron can be read or replaced; TransformerLens calls the places hook_pre, hook_pre_linear and
+// hook_post. For a feed-forward without a gate, `linear` is what goes into the activation function.
+enum class NeuronPlace { gate, linear, post };
+std::string_view place_name(NeuronPlace place);  // "gate", "linear", "post"
+
+// The neurons of a feed-forward: neuron n reads row n of `gate` and of `up`, a_n = act(gate_n . h) (up_n . h),
+// and writes a_n times column n of `down`. All three are paths of linear maps (".weight", ".bias").
+struct Neurons {
+  int64_t count = 0;
+  std::string gate = {};  // empty: none, a_n = act(up_n . h)
+  std::string up = {}, down = {};
+  std::string norm = {};      // path of the norm in front
+  std::string bias_key = {};  // config key that gives all of them biases, in every block; empty: there is none
+};
+
 // A residual branch x + f(norm(x)), with its norm: present, or declared gone.
 struct Part {
   std::string path;  // "model.layers.7.self_attn"
@@ -46,6 +61,7 @@ struct Part {
   bool present = true;
   int64_t kv_values = 0;    // numbers a token leaves in the key-value cache
   int64_t score_width = 0;  // query width: 4 * score_width * context FLOPs a token beside the matrix products
+  std::optional<Neurons> neurons = {};  // of a feed-forward, present or not
 
   std::string label() const;  // "A7", "F7"
 };
@@ -63,15 +79,19 @@ struct Blueprint {
   int64_t context = 0;                        // longest sequence the model was made for
   std::string embedding;                      // slot names
   std::string head;                           // equals `embedding` when tied
+  std::string final_norm;                     // path of the norm that the head reads through
+  bool centred_norms = false;                 // LayerNorm: the mean is taken off; else root mean square alone
   std::vector<std::string> per_layer_arrays;  // config keys that hold one value a block
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
 
   bool tied() const { return head == embedding; }
+  const Slot* slot(std::string_view name) const;  // null when there is none
   const Part& part(Site site) const { return parts.at(static_cast<size_t>(site.index)); }
   std::optional<Site> find(std::string_view path) const;
   // Throws Error with the nearest path when there is none.
   Site site(std::string_view path) const;
   std::vector<Site> present() const;
+  std::vector<Site> with_neurons() const;  // the parts present that have neurons
 
   int64_t parameters(Site site) const;
   int64_t parameters() const;  // a tied head counts once

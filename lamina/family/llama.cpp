@@ -139,6 +139,10 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   b.front_counts = {"max_window_layers"};
   b.embedding = "model.embed_tokens.weight";
   b.head = config.tied ? b.embedding : "lm_head.weight";
+  b.final_norm = "model.norm";
+  // Of the three, transformers gives only Llama the key.
+  const std::string mlp_bias_key =
+      json_string_or(json, "model_type", "llama", what) == "llama" ? "mlp_bias" : "";
 
   const Axis residual{"residual", config.width}, vocabulary{"vocabulary", config.vocabulary};
   b.slots.push_back({.name = b.embedding, .axes = {vocabulary, residual}});
@@ -185,6 +189,12 @@ Blueprint blueprint(const Json& json, std::string_view what) {
     weight(mlp, "mlp.gate_proj", {neurons, residual}, config.mlp_bias);
     weight(mlp, "mlp.up_proj", {neurons, residual}, config.mlp_bias);
     weight(mlp, "mlp.down_proj", {residual, neurons}, config.mlp_bias, true);
+    b.parts.back().neurons = Neurons{.count = config.neurons,
+                                     .gate = prefix + "mlp.gate_proj",
+                                     .up = prefix + "mlp.up_proj",
+                                     .down = prefix + "mlp.down_proj",
+                                     .norm = prefix + "post_attention_layernorm",
+                                     .bias_key = mlp_bias_key};
   }
   b.slots.push_back({.name = "model.norm.weight", .axes = {residual}});
   if (config.tied) {

@@ -27,6 +27,23 @@ Json to_json(const Silence& silence) {
   return {{"edit", "silence"}, {"site", silence.site}};
 }
 
+Json to_json(const Clamp& clamp) {
+  return {{"edit", "clamp"},
+          {"site", clamp.site},
+          {"neuron", clamp.neuron},
+          {"place", place_name(clamp.place)},
+          {"mode", mode_name(clamp.mode)},
+          {"value", clamp.value}};
+}
+
+Json to_json(const Replace& replace) {
+  return {{"edit", "replace"},
+          {"site", replace.site},
+          {"neuron", replace.neuron},
+          {"vector", vector_name(replace.vector)},
+          {"values", replace.values}};
+}
+
 struct Effect {
   const Blueprint& blueprint;
   Checkpoint& checkpoint;
@@ -42,6 +59,8 @@ struct Effect {
     absences.emplace(blueprint.part(site).block, blueprint.part(site).kind);
   }
 
+  void operator()(const Clamp&) { fail("clamps cannot be written yet"); }
+  void operator()(const Replace&) { fail("replacements cannot be written yet"); }
   void operator()(const Silence& silence) {
     const Site site = blueprint.site(silence.site);
     for (const Slot& slot : blueprint.slots) {
@@ -65,6 +84,34 @@ int64_t block_number(std::string_view text, std::string_view entry, int blocks) 
 }
 
 }  // namespace
+
+std::string_view mode_name(ClampMode mode) {
+  switch (mode) {
+    case ClampMode::set:
+      return "set";
+    case ClampMode::add:
+      return "add";
+    case ClampMode::scale:
+      return "scale";
+    case ClampMode::max:
+      return "max";
+    case ClampMode::if_active:
+      return "if-active";
+  }
+  return "";
+}
+
+std::string_view vector_name(NeuronVector vector) {
+  switch (vector) {
+    case NeuronVector::gate:
+      return "gate";
+    case NeuronVector::up:
+      return "up";
+    case NeuronVector::down:
+      return "down";
+  }
+  return "";
+}
 
 Json to_json(const Plan& plan) {
   Json document = {{"lamina_plan", 1}};
@@ -157,7 +204,10 @@ void check_plan(const Plan& plan, const Blueprint& blueprint) {
 
 std::vector<Site> removed_sites(const Plan& plan, const Blueprint& blueprint) {
   std::vector<Site> sites;
-  for (const Edit& edit : plan.edits) sites.push_back(blueprint.site(site_of(edit)));
+  for (const Edit& edit : plan.edits) {
+    if (std::holds_alternative<Cut>(edit) || std::holds_alternative<Silence>(edit))
+      sites.push_back(blueprint.site(site_of(edit)));
+  }
   return sites;
 }
 

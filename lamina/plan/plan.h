@@ -24,7 +24,34 @@ struct Silence {
   std::string site;
 };
 
-using Edit = std::variant<Cut, Silence>;
+// What a clamp makes of a neuron's value v at its place; c is the clamp's value.
+//   set: c.  add: v + c.  scale: c v.  max: the larger of v and c (c < 0: the smaller), so at least as strong
+//   as c.  if_active: c where v is on c's side of zero (c = 0: where v > 0), else v.
+enum class ClampMode { set, add, scale, max, if_active };
+std::string_view mode_name(ClampMode mode);  // "set", "add", "scale", "max", "if-active"
+
+// One neuron of a feed-forward, held at every position.
+struct Clamp {
+  std::string site;  // "model.layers.12.mlp"
+  int64_t neuron = 0;
+  NeuronPlace place = NeuronPlace::post;
+  ClampMode mode = ClampMode::set;
+  double value = 0;
+};
+
+// Which vector of a neuron: the row of the gate, the row of up, or the column of down.
+enum class NeuronVector { gate, up, down };
+std::string_view vector_name(NeuronVector vector);  // "gate", "up", "down"
+
+// A neuron reads (gate, up) or writes (down) along another vector.
+struct Replace {
+  std::string site;
+  int64_t neuron = 0;
+  NeuronVector vector = NeuronVector::up;
+  std::vector<float> values;  // [width]
+};
+
+using Edit = std::variant<Cut, Silence, Clamp, Replace>;
 
 struct Plan {
   std::vector<Edit> edits;
@@ -43,7 +70,14 @@ Plan plan_from_list(std::string_view list, const Blueprint& blueprint);
 // Throws Error when an edit names a site that the model does not have or that is gone, or names one twice.
 void check_plan(const Plan& plan, const Blueprint& blueprint);
 
-// The sites that the plan takes out of the function, in its order.
+// Clamps that apply cannot write into the weights: "max" and "if-active" always, and "set" and "add" where
+// the architecture's feed-forward cannot have biases. They go into the config (`lamina_clamps`), the model
+// type becomes one that stock loaders refuse ("lamina_llama"), and lamina's own runtime honours them.
+std::vector<Clamp> beyond_weights(const Plan& plan, const Blueprint& blueprint);
+// The clamps that a config carries; empty for a stock one. Throws Error when the list is malformed.
+std::vector<Clamp> clamps_of(const Json& config, const Blueprint& blueprint, std::string_view what);
+
+// The sites that the plan's cuts and silences take out of the function, in its order.
 std::vector<Site> removed_sites(const Plan& plan, const Blueprint& blueprint);
 
 Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan);

@@ -38,9 +38,12 @@ struct Mlp {
   RmsNorm norm;
   Linear gate, up, down;
 
-  Tensor operator()(const Stream& stream) const {
+  Tensor operator()(const Stream& stream, Site site, Tap& tap) const {
     const Tensor h = norm(stream.x);
-    return down(at::silu(gate(h)) * up(h));
+    if (!tap.reads_neurons(site)) return down(at::silu(gate(h)) * up(h));
+    const Tensor opened = at::silu(tap.neurons(site, NeuronPlace::gate, gate(h)));
+    const Tensor read = tap.neurons(site, NeuronPlace::linear, up(h));
+    return down(tap.neurons(site, NeuronPlace::post, opened * read));
   }
 };
 
@@ -112,7 +115,8 @@ class Llama : public Model {
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
-    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached) : (*block.mlp)(stream));
+    const Tensor after =
+        stream.x + (attends ? (*block.attention)(stream, cached) : (*block.mlp)(stream, site, tap));
     tap.saw(site, stream.x, after);
     stream.x = after;
   }
