@@ -36,7 +36,7 @@ std::string help() {
   std::string text =
       "lamina: layer surgery for neural networks\n\nUsage: lamina VERB ...   (lamina VERB --help tells "
       "more)\n\n";
-  for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
+  for (const Verb& verb : kVerbs) text += fmt::format("  {:<15} {}\n", verb.name, verb.summary);
   text +=
       "\nExample: lamina prune SmolLM2-135M-Instruct.Q4_1.gguf -o smaller --remove 8\n\n"
       "Exit status: 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by a signal.\n"
@@ -77,10 +77,32 @@ int run(int argc, char** argv) {
     return Status::ok;
   }
   std::vector<std::string> names;
+  std::string family;  // the verbs that begin with this word
   for (const Verb& verb : kVerbs) {
-    if (asked == verb.name)
-      return verb.run ? verb.run(argc - 1, argv + 1) : run_engine(verb.name, argc - 1, argv + 1);
-    names.emplace_back(verb.name);
+    const std::string_view name = verb.name, first = name.substr(0, name.find(' '));
+    const int words = first == name ? 1 : 2;
+    if (asked == first && (words == 1 || (argc > 2 && name.substr(first.size() + 1) == argv[2]))) {
+      return verb.run ? verb.run(argc - words, argv + words)
+                      : run_engine(verb.name, argc - words, argv + words);
+    }
+    if (asked == first) family += fmt::format("  {:<15} {}\n", name, verb.summary);
+    names.emplace_back(words == 2 && asked == first && argc > 2 ? name.substr(first.size() + 1) : first);
+  }
+  if (!family.empty()) {
+    const std::string_view second = argc > 2 ? argv[2] : "--help";
+    const std::string text =
+        fmt::format("Usage: lamina {} VERB ...   (with --help each tells more)\n\n{}", asked, family);
+    if (second == "--help" || second == "-h" || second == "help") {
+      print(text);
+      return argc > 2 ? Status::ok : Status::usage;
+    }
+    const auto near = nearest(second, names);
+    std::fputs(
+        fmt::format("lamina: {} {} is no verb{}; lamina {} --help lists them\n", asked, in_quotes(second),
+                    near ? fmt::format("; was {} {} meant?", asked, *near) : "", asked)
+            .c_str(),
+        stderr);
+    return Status::usage;
   }
   const auto meant = nearest(asked, names);
   const std::string guess = meant ? fmt::format("; was {} meant?", *meant) : "";
