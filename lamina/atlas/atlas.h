@@ -1,6 +1,6 @@
-// The atlas: what every neuron of a model says through the LM head, in one SQLite file. Written block by block
-// by `lamina neurons map`, read by find, show, compare and the page. Free of torch, so that a lookup takes
-// milliseconds. The schema is in schema.md beside this file; a file of another version is refused.
+// The atlas: what every neuron of a model says through the LM head, in one SQLite file. Written block by
+// block by `lamina neurons map`, read by find, show, compare and the page. Free of torch, so that a lookup
+// takes milliseconds. The schema is in schema.md beside this file; a file of another version is refused.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lamina/base/file.h"
 #include "lamina/base/json.h"
 
 namespace lamina::atlas {
@@ -40,9 +41,9 @@ struct Label {
 // One vector read through the head. p(t) = exp(score - log_sum) is the softmax over the whole vocabulary; the
 // other pole is the softmax of -s, with log_sum_negated.
 struct Decoded {
-  double norm = 0;             // of the vector as stored, before any normalisation
+  double norm = 0;                 // of the vector as stored, before any normalisation
   double mean = 0, deviation = 0;  // of the scores over the vocabulary
-  double kurtosis = 0;         // of the scores: fourth central moment / variance^2 (3 for a normal)
+  double kurtosis = 0;  // of the scores: fourth central moment / variance^2 (3 for a normal); NaN: all equal
   double log_sum = 0, log_sum_negated = 0;
   std::vector<Label> top;     // largest scores first; ties by token id
   std::vector<Label> bottom;  // smallest scores first
@@ -62,19 +63,19 @@ struct Best {
 };
 
 struct Header {
-  std::string model;         // its name, "SmolLM2-135M-Instruct"
-  std::string model_path;    // where it lay
+  std::string model;       // its name, "SmolLM2-135M-Instruct"
+  std::string model_path;  // where it lay
   std::string model_sha256;
-  std::string head_model, head_sha256;    // whose head `Head::other` is; empty: none
-  std::string lens = "unembed";           // or "embed"
-  std::string norm = "none";              // rms, final, fold
-  std::string lamina;                     // version
+  std::string head_model, head_sha256;                         // whose head `Head::other` is; empty: none
+  std::string lens = "unembed";                                // or "embed"
+  std::string norm = "none";                                   // rms, final, fold
+  std::string lamina;                                          // version
   int64_t width = 0, neurons = 0, vocabulary = 0, blocks = 0;  // neurons: of a block
-  int64_t top = 8;                        // labels kept at each pole
-  int64_t random = 0;                     // directions in the control
+  int64_t top = 8;                                             // labels kept at each pole
+  int64_t random = 0;                                          // directions in the control
   int64_t seed = 0;
-  std::vector<int64_t> decoded_blocks;    // which were mapped
-  Json more = Json::object();             // time, hardware, command
+  std::vector<int64_t> decoded_blocks;  // which were mapped
+  Json more = Json::object();           // time, hardware, command
 };
 
 struct Token {
@@ -85,6 +86,7 @@ struct Token {
 // What decides whether an interrupted run may go on: model, options, tokens. Two headers that agree in it
 // describe the same atlas.
 std::string fingerprint(const Header& header);
+Json to_json(const Header& header);
 
 // Writes ATLAS.partial, a transaction a block, and renames it to ATLAS at `finish`.
 class Writer {
@@ -101,6 +103,7 @@ class Writer {
   Writer& operator=(const Writer&) = delete;
 
   bool has(Set set, int block) const;
+  bool has_angles(int block) const;
   // The state of `add`'s best after the blocks that are there; empty: nothing yet. [vocabulary], per pole.
   std::vector<Best> best(Set set, bool bottom) const;
   // All neurons of a block in order (for `random`, block 0 holds all directions) and the best of each token
@@ -108,6 +111,7 @@ class Writer {
   void add(Set set, int block, std::span<const Decoded> neurons, std::span<const Best> best_top,
            std::span<const Best> best_bottom);
   void add_angles(int block, std::span<const Angles> neurons);
+  // Throws Error when a set lacks a block that the header names. ATLAS is there when this returns.
   void finish(const Json& more);
 
  private:
@@ -154,8 +158,8 @@ struct Control {
   Set set;
   bool bottom = false;
   int32_t token = 0;
-  Best best;                           // of the neurons
-  std::optional<Best> random;          // of the random directions; none: the atlas holds no control
+  Best best;                   // of the neurons
+  std::optional<Best> random;  // of the random directions; none: the atlas holds no control
   int64_t random_directions = 0;
   double above_tokens = 0;  // share of the other (not special) tokens whose best neuron has a smaller p
 };
@@ -181,8 +185,10 @@ struct Comparison {
 
 class Atlas {
  public:
-  // Throws Error when the file is no atlas, is damaged, or of another version.
+  // Throws Error when the file is no atlas, is damaged, unfinished, or of another version. What is read later
+  // is checked then, so that opening takes a millisecond. May be used from several threads at once.
   explicit Atlas(const std::filesystem::path& path);
+  static Atlas over(Bytes bytes, std::string name);  // of a copy of the file's bytes in memory
   ~Atlas();
   Atlas(Atlas&&) noexcept;
   Atlas& operator=(Atlas&&) noexcept;
@@ -204,9 +210,10 @@ class Atlas {
 
   std::optional<Shown> show(Set set, NeuronId id) const;  // none: not mapped
   std::optional<Angles> angles(NeuronId id) const;
-  // The neurons of a block by kurtosis, the highest first: what a page lists. block -1: all.
+  // The neurons of a block by kurtosis, the highest first, each with the first label of its likelier pole:
+  // what a page lists. block -1: all.
   std::vector<Hit> by_kurtosis(Set set, int block, int64_t limit, int64_t offset = 0) const;
-  // Median kurtosis and share of neurons whose first label has at least twice the p of the second, a block.
+  // How far the neurons of a block stand out from noise.
   struct BlockSummary {
     int block = 0;
     int64_t neurons = 0;
@@ -215,11 +222,15 @@ class Atlas {
   };
   std::vector<BlockSummary> summary(Set set, double threshold = 4.0) const;
 
-  // One line a label: set, head, block, neuron, pole, rank, token, text, score, p.
+  // One line a label: rows, head, block, neuron, pole, rank, token, text, score, p, p_pole.
   void write_csv(const std::filesystem::path& path) const;
+  // {"header": ..., "neurons": [...]}, a line a neuron.
+  void write_json(const std::filesystem::path& path) const;
 
  private:
   struct State;
+  explicit Atlas(std::unique_ptr<State> state);
+  friend std::vector<Comparison> compare(const Atlas& first, const Atlas& second);
   std::unique_ptr<State> state_;
 };
 
