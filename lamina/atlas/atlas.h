@@ -83,6 +83,9 @@ struct Token {
   bool special = false;  // a control token, or one that spells no text
 };
 
+// What two spellings of one word have in common: no white space around it, case folded, composed.
+std::string word_of(std::string_view text);
+
 // What decides whether an interrupted run may go on: model, options, tokens. Two headers that agree in it
 // describe the same atlas.
 std::string fingerprint(const Header& header);
@@ -227,8 +230,9 @@ class Atlas {
   // {"header": ..., "neurons": [...]}, a line a neuron.
   void write_json(const std::filesystem::path& path) const;
 
- private:
   struct State;
+
+ private:
   explicit Atlas(std::unique_ptr<State> state);
   friend std::vector<Comparison> compare(const Atlas& first, const Atlas& second);
   std::unique_ptr<State> state_;

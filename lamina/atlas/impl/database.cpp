@@ -82,6 +82,7 @@ Database Database::over(Bytes bytes, std::string name) {
 
 // What a stranger's file could do through its schema, it cannot.
 void Database::distrust(uint64_t bytes) {
+  bytes_ = bytes;
   sqlite3* const connection = connection_.get();
   sqlite3_db_config(connection, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(connection, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
@@ -115,8 +116,9 @@ void Database::failed() const {
   if (writes_) {
     if (kind == SQLITE_FULL || reason == ENOSPC)
       fail("{}: the disk is full; free some space and go on with --resume", name_);
-    if (kind == SQLITE_IOERR && reason != 0)
-      fail("{}: writing stopped: {}; go on with --resume", name_, std::strerror(reason));
+    if (kind == SQLITE_IOERR)
+      fail("{}: writing stopped: {}; is the disk full? Go on with --resume", name_,
+           reason != 0 ? std::strerror(reason) : message);
     if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
       fail("{}: what an earlier run left is damaged ({}); start again without --resume", name_, message);
     fail("{}: cannot be written: {}", name_, message);

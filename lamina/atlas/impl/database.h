@@ -32,6 +32,7 @@ class Database {
 
   void run(const std::string& sql);  // statements without results
   const std::string& name() const { return name_; }
+  uint64_t bytes() const { return bytes_; }                // of the file that is read
   [[noreturn]] void failed() const;                        // says what SQLite says
   [[noreturn]] void damaged(std::string_view what) const;  // "atlas.sqlite is damaged: ..."
   void close();
@@ -50,6 +51,7 @@ class Database {
 
   std::string name_;
   bool writes_ = false;
+  uint64_t bytes_ = 0;
   std::unique_ptr<Steps> steps_;
   std::unique_ptr<sqlite3, Close> connection_;
 };

@@ -46,7 +46,7 @@ void check_header(const Header& header, const auto& complain) {
     return value >= least && value <= most;
   };
   constexpr int64_t most = int64_t{1} << 31;
-  if (!between(header.blocks, 1, 1 << 20) || !between(header.neurons, 1, most) ||
+  if (!between(header.blocks, 1, 1 << 20) || !between(header.neurons, 1, 1 << 22) ||
       !between(header.width, 1, most) || !between(header.vocabulary, 1, 1 << 30) ||
       !between(header.top, 1, 1 << 16) || header.random < 0 || header.random > stride(header)) {
     complain("the model's sizes in its header make no sense");
@@ -58,8 +58,5 @@ void check_header(const Header& header, const auto& complain) {
     last = block;
   }
 }
-
-// The text that `spellings` looks for: no white space around it, case folded, composed.
-std::string word_of(std::string_view text);
 
 }  // namespace lamina::atlas
