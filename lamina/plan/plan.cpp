@@ -2,21 +2,40 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
-#include "lamina/blueprint/absence.h"
+#include "lamina/plan/impl/clamp_list.h"
 
 namespace lamina {
 
 namespace {
 
+template <class T, size_t n>
+std::string_view name_in(const std::pair<std::string_view, T> (&table)[n], T value) {
+  return std::ranges::find(table, value, &std::pair<std::string_view, T>::second)->first;
+}
+template <class T, size_t n>
+std::optional<T> value_in(const std::pair<std::string_view, T> (&table)[n], std::string_view name) {
+  const auto it = std::ranges::find(table, name, &std::pair<std::string_view, T>::first);
+  return it == std::end(table) ? std::nullopt : std::optional<T>(it->second);
+}
+
+constexpr std::pair<std::string_view, ClampMode> kModes[] = {{"set", ClampMode::set},
+                                                             {"add", ClampMode::add},
+                                                             {"scale", ClampMode::scale},
+                                                             {"max", ClampMode::max},
+                                                             {"if-active", ClampMode::if_active}};
+constexpr std::pair<std::string_view, NeuronVector> kVectors[] = {
+    {"gate", NeuronVector::gate}, {"up", NeuronVector::up}, {"down", NeuronVector::down}};
+
 const std::string& site_of(const Edit& edit) {
   return std::visit([](const auto& e) -> const std::string& { return e.site; }, edit);
 }
 
-// The edits' own JSON and effect: one overload each, so that a new edit does not compile until it has them.
+// The edits' own JSON: one overload each, so that a new edit does not compile until it has it.
 Json to_json(const Cut& cut) {
   Json json = {{"edit", "cut"}, {"site", cut.site}};
   if (cut.score) json["score"] = *cut.score;
@@ -28,12 +47,10 @@ Json to_json(const Silence& silence) {
 }
 
 Json to_json(const Clamp& clamp) {
-  return {{"edit", "clamp"},
-          {"site", clamp.site},
-          {"neuron", clamp.neuron},
-          {"place", place_name(clamp.place)},
-          {"mode", mode_name(clamp.mode)},
-          {"value", clamp.value}};
+  const Json body = clamp_to_json(clamp);
+  Json json = {{"edit", "clamp"}};
+  for (const auto& [key, value] : body.items()) json[key] = value;
+  return json;
 }
 
 Json to_json(const Replace& replace) {
@@ -44,32 +61,21 @@ Json to_json(const Replace& replace) {
           {"values", replace.values}};
 }
 
-struct Effect {
-  const Blueprint& blueprint;
-  Checkpoint& checkpoint;
-  Absences& absences;
-
-  void operator()(const Cut& cut) {
-    const Site site = blueprint.site(cut.site);
-    std::set<std::string_view> gone;
-    for (const Slot& slot : blueprint.slots) {
-      if (slot.part == site.index) gone.insert(slot.name);
-    }
-    std::erase_if(checkpoint.tensors, [&](const Stored& tensor) { return gone.contains(tensor.name); });
-    absences.emplace(blueprint.part(site).block, blueprint.part(site).kind);
+Replace replace_from_json(const Json& json, std::string_view what) {
+  Replace replace{.site = json_string(json, "site", what), .neuron = json_integer(json, "neuron", what, {0})};
+  const std::string vector = json_string(json, "vector", what);
+  const auto known = vector_from_name(vector);
+  if (!known) fail("{}: {} is no vector of a neuron; gate, up and down are", what, in_quotes(vector));
+  replace.vector = *known;
+  if (!json_has(json, "values") || !json.at("values").is_array())
+    fail("{}: \"values\" is not there as a list of numbers", what);
+  for (const Json& value : json.at("values")) {
+    if (!value.is_number())
+      fail("{}: \"values\" holds {} where a number was expected", what, in_quotes(value.dump(), 40));
+    replace.values.push_back(value.get<float>());
   }
-
-  void operator()(const Clamp&) { fail("clamps cannot be written yet"); }
-  void operator()(const Replace&) { fail("replacements cannot be written yet"); }
-  void operator()(const Silence& silence) {
-    const Site site = blueprint.site(silence.site);
-    for (const Slot& slot : blueprint.slots) {
-      if (slot.part != site.index || !slot.silences) continue;
-      const auto it = std::ranges::find(checkpoint.tensors, slot.name, &Stored::name);
-      if (it != checkpoint.tensors.end()) it->zero = true;
-    }
-  }
-};
+  return replace;
+}
 
 int64_t block_number(std::string_view text, std::string_view entry, int blocks) {
   int64_t number = -1;
@@ -86,31 +92,22 @@ int64_t block_number(std::string_view text, std::string_view entry, int blocks) 
 }  // namespace
 
 std::string_view mode_name(ClampMode mode) {
-  switch (mode) {
-    case ClampMode::set:
-      return "set";
-    case ClampMode::add:
-      return "add";
-    case ClampMode::scale:
-      return "scale";
-    case ClampMode::max:
-      return "max";
-    case ClampMode::if_active:
-      return "if-active";
-  }
-  return "";
+  return name_in(kModes, mode);
 }
-
-std::string_view vector_name(NeuronVector vector) {
-  switch (vector) {
-    case NeuronVector::gate:
-      return "gate";
-    case NeuronVector::up:
-      return "up";
-    case NeuronVector::down:
-      return "down";
+std::optional<ClampMode> mode_from_name(std::string_view name) {
+  return value_in(kModes, name);
+}
+std::optional<NeuronPlace> place_from_name(std::string_view name) {
+  for (NeuronPlace place : {NeuronPlace::gate, NeuronPlace::linear, NeuronPlace::post}) {
+    if (place_name(place) == name) return place;
   }
-  return "";
+  return std::nullopt;
+}
+std::string_view vector_name(NeuronVector vector) {
+  return name_in(kVectors, vector);
+}
+std::optional<NeuronVector> vector_from_name(std::string_view name) {
+  return value_in(kVectors, name);
 }
 
 Json to_json(const Plan& plan) {
@@ -134,19 +131,22 @@ Plan plan_from_json(const Json& document, std::string_view what) {
     const std::string here = fmt::format("{}: edit {}", what, i + 1);
     if (!json.is_object()) fail("{}: is {} where an object was expected", here, json.dump());
     const std::string kind = json_string(json, "edit", here);
-    for (const auto& [key, value] : json.items()) {
-      if (key != "edit" && key != "site" && !(key == "score" && kind == "cut"))
-        fail("{}: the key {} is not known", here, in_quotes(key));
-    }
-    const std::string site = json_string(json, "site", here);
     if (kind == "cut") {
-      Cut cut{site, std::nullopt};
+      check_keys(json, {"edit", "site", "score"}, here);
+      Cut cut{json_string(json, "site", here), std::nullopt};
       if (json_has(json, "score")) cut.score = json_number_or(json, "score", 0, here);
-      plan.edits.push_back(cut);
+      plan.edits.emplace_back(std::move(cut));
     } else if (kind == "silence") {
-      plan.edits.push_back(Silence{site});
+      check_keys(json, {"edit", "site"}, here);
+      plan.edits.emplace_back(Silence{json_string(json, "site", here)});
+    } else if (kind == "clamp") {
+      check_keys(json, {"edit", "site", "neuron", "place", "mode", "value"}, here);
+      plan.edits.emplace_back(clamp_from_json(json, here));
+    } else if (kind == "replace") {
+      check_keys(json, {"edit", "site", "neuron", "vector", "values"}, here);
+      plan.edits.emplace_back(replace_from_json(json, here));
     } else {
-      fail("{}: {} is no edit; cut and silence are", here, in_quotes(kind));
+      fail("{}: {} is no edit; cut, silence, clamp and replace are", here, in_quotes(kind));
     }
   }
   for (const auto& [key, value] : document.items()) {
@@ -190,40 +190,72 @@ Plan plan_from_list(std::string_view list, const Blueprint& blueprint) {
   return plan;
 }
 
+namespace {
+
+bool removes(const Edit& edit) {
+  return std::holds_alternative<Cut>(edit) || std::holds_alternative<Silence>(edit);
+}
+
+// What no other edit of the part may name again; a second overload refuses what the model cannot have.
+std::string place_of(const Cut&, const Blueprint&) {
+  return "";
+}
+std::string place_of(const Silence&, const Blueprint&) {
+  return "";
+}
+std::string place_of(const Clamp& clamp, const Blueprint& blueprint) {
+  check_clamp(clamp, blueprint, "the plan");
+  return fmt::format("clamps neuron {} of {} twice at {}", clamp.neuron, clamp.site, place_name(clamp.place));
+}
+std::string place_of(const Replace& replace, const Blueprint& blueprint) {
+  const Neurons& neurons = neurons_of(replace.site, replace.neuron, blueprint, "the plan");
+  if (replace.vector == NeuronVector::gate && neurons.gate.empty())
+    fail("the plan replaces a gate of {}, whose neurons have none; up and down are there", replace.site);
+  if (static_cast<int64_t>(replace.values.size()) != blueprint.width) {
+    fail("the plan replaces the {} of neuron {} of {} by {} values where {} are needed",
+         vector_name(replace.vector), replace.neuron, replace.site, replace.values.size(), blueprint.width);
+  }
+  if (!std::ranges::all_of(replace.values, [](float value) { return std::isfinite(value); })) {
+    fail("the plan replaces the {} of neuron {} of {} by values that are not all finite",
+         vector_name(replace.vector), replace.neuron, replace.site);
+  }
+  return fmt::format("replaces the {} of neuron {} of {} twice", vector_name(replace.vector), replace.neuron,
+                     replace.site);
+}
+
+}  // namespace
+
 void check_plan(const Plan& plan, const Blueprint& blueprint) {
-  std::set<std::string_view> seen;
+  std::set<std::string_view> removed, edited;
+  std::set<std::string> places;
   for (const Edit& edit : plan.edits) {
     const std::string& path = site_of(edit);
     const Part& part = blueprint.part(blueprint.site(path));
     if (!part.present) fail("the plan edits {}, but that part is already gone from this model", path);
-    if (!seen.insert(part.path).second) fail("the plan edits {} twice", path);
+    const std::string place = std::visit([&](const auto& e) { return place_of(e, blueprint); }, edit);
+    if (!(removes(edit) ? removed : edited).insert(part.path).second && removes(edit))
+      fail("the plan edits {} twice", path);
+    if (removed.contains(part.path) && edited.contains(part.path))
+      fail("the plan takes {} out and edits its neurons as well; leave one of the two out", path);
+    if (!removes(edit) && !places.insert(place).second) fail("the plan {}; leave one of them out", place);
   }
-  if (!seen.empty() && seen.size() == blueprint.present().size())
+  if (!removed.empty() && removed.size() == blueprint.present().size())
     fail("the plan leaves no part of the model; keep at least one");
 }
 
 std::vector<Site> removed_sites(const Plan& plan, const Blueprint& blueprint) {
   std::vector<Site> sites;
   for (const Edit& edit : plan.edits) {
-    if (std::holds_alternative<Cut>(edit) || std::holds_alternative<Silence>(edit))
-      sites.push_back(blueprint.site(site_of(edit)));
+    if (removes(edit)) sites.push_back(blueprint.site(site_of(edit)));
   }
   return sites;
 }
 
-Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan) {
-  check_plan(plan, blueprint);
-  Checkpoint result = checkpoint;
-  Absences absences = read_absences(checkpoint.config, blueprint.blocks, checkpoint.what());
-  for (const Edit& edit : plan.edits) std::visit(Effect{blueprint, result, absences}, edit);
-  if (absences != read_absences(checkpoint.config, blueprint.blocks, checkpoint.what()))
-    write_absences(result.config, absences);
-  return result;
-}
-
 Plan silenced(const Plan& plan) {
-  Plan result{.edits = {}, .provenance = plan.provenance};
-  for (const Edit& edit : plan.edits) result.edits.push_back(Silence{site_of(edit)});
+  Plan result = plan;
+  for (Edit& edit : result.edits) {
+    if (const auto* cut = std::get_if<Cut>(&edit)) edit = Silence{cut->site};
+  }
   return result;
 }
 

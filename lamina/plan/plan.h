@@ -1,6 +1,7 @@
 // Edits as values, a plan as the list of them in the order they were decided, and `apply` as a pure function.
 // Cutting removes a part's tensors and declares the absence in the config; silencing keeps every shape and
-// zeroes what the part writes with. Both give the function that skipping the part in a pass gives.
+// zeroes what the part writes with. Both give the function that skipping the part in a pass gives. A clamp
+// gives the function that the tap `Clamping` gives; replacements act first, whatever the order in the plan.
 #pragma once
 
 #include <optional>
@@ -29,6 +30,8 @@ struct Silence {
 //   as c.  if_active: c where v is on c's side of zero (c = 0: where v > 0), else v.
 enum class ClampMode { set, add, scale, max, if_active };
 std::string_view mode_name(ClampMode mode);  // "set", "add", "scale", "max", "if-active"
+std::optional<ClampMode> mode_from_name(std::string_view name);
+std::optional<NeuronPlace> place_from_name(std::string_view name);
 
 // One neuron of a feed-forward, held at every position.
 struct Clamp {
@@ -37,18 +40,20 @@ struct Clamp {
   NeuronPlace place = NeuronPlace::post;
   ClampMode mode = ClampMode::set;
   double value = 0;
+  bool operator==(const Clamp&) const = default;
 };
 
 // Which vector of a neuron: the row of the gate, the row of up, or the column of down.
 enum class NeuronVector { gate, up, down };
 std::string_view vector_name(NeuronVector vector);  // "gate", "up", "down"
+std::optional<NeuronVector> vector_from_name(std::string_view name);
 
 // A neuron reads (gate, up) or writes (down) along another vector.
 struct Replace {
   std::string site;
   int64_t neuron = 0;
   NeuronVector vector = NeuronVector::up;
-  std::vector<float> values;  // [width]
+  std::vector<float> values = {};  // [width]
 };
 
 using Edit = std::variant<Cut, Silence, Clamp, Replace>;
@@ -67,21 +72,29 @@ Plan plan_from_json(const Json& document, std::string_view what);
 // empty, out-of-range and repeated entries.
 Plan plan_from_list(std::string_view list, const Blueprint& blueprint);
 
-// Throws Error when an edit names a site that the model does not have or that is gone, or names one twice.
+// Throws Error when an edit names a site that the model does not have or that is gone, a neuron, place or
+// vector that the part lacks, or a number that is none; when a part is cut or silenced and edited besides, or
+// the same thing is edited twice.
 void check_plan(const Plan& plan, const Blueprint& blueprint);
 
-// Clamps that apply cannot write into the weights: "max" and "if-active" always, and "set" and "add" where
-// the architecture's feed-forward cannot have biases. They go into the config (`lamina_clamps`), the model
-// type becomes one that stock loaders refuse ("lamina_llama"), and lamina's own runtime honours them.
-std::vector<Clamp> beyond_weights(const Plan& plan, const Blueprint& blueprint);
-// The clamps that a config carries; empty for a stock one. Throws Error when the list is malformed.
+// Clamps that apply cannot write into the weights: "max" and "if-active" always, "set" and "add" where the
+// architecture's feed-forward cannot have biases, and what acts on a value that a clamp of `held` (those that
+// the config carries already) has changed before. They go into the config (`lamina_clamps`), model type and
+// architecture become names that stock loaders refuse ("lamina_llama"), and lamina's own runtime honours
+// them.
+std::vector<Clamp> beyond_weights(const Plan& plan, const Blueprint& blueprint,
+                                  const std::vector<Clamp>& held = {});
+// The clamps that a config carries, in the order in which they act; empty for a stock one. One neuron may
+// stand there more than once. Throws Error when the list is malformed or does not fit the model.
 std::vector<Clamp> clamps_of(const Json& config, const Blueprint& blueprint, std::string_view what);
+// "llama" for "lamina_llama", "LlamaForCausalLM" for "LaminaLlamaForCausalLM"; other names as they are.
+std::string stock_name(std::string_view name);
 
 // The sites that the plan's cuts and silences take out of the function, in its order.
 std::vector<Site> removed_sites(const Plan& plan, const Blueprint& blueprint);
 
 Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan);
-// The same plan with every cut turned into a silence.
+// The same plan with every cut turned into a silence; other edits stay.
 Plan silenced(const Plan& plan);
 
 }  // namespace lamina

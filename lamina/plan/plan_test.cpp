@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "lamina/base/error.h"
+#include "lamina/checkpoint/numbers.h"
 
 namespace lamina {
 namespace {
@@ -133,7 +136,7 @@ TEST(PlanJson, SaysWhatIsWrong) {
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "cut"}}}}}), HasSubstr("site"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"site", "h.0.mlp"}}}}}), HasSubstr("edit"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "fold"}, {"site", "h.0.mlp"}}}}}),
-              HasSubstr("cut and silence are"));
+              HasSubstr("cut, silence, clamp and replace are"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "cut"}, {"site", "h.0.mlp"}, {"scroe", 1}}}}}),
               HasSubstr("\"scroe\""));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "silence"}, {"site", "h.0.mlp"}, {"score", 1}}}}}),
@@ -167,6 +170,265 @@ TEST(PlanApply, SilencesOnlyWhatThePartWritesWith) {
 TEST(PlanApply, AnEmptyPlanChangesNothing) {
   const Blueprint blueprint = small_blueprint();
   EXPECT_EQ(apply(small_checkpoint(blueprint), blueprint, {}).config, small_checkpoint(blueprint).config);
+}
+
+// One block whose feed-forward has 3 neurons of width 2, with or without a gate and biases; `turned`: weights
+// stand as [in, out].
+struct Neural {
+  bool gate = true, biases = false, turned = false;
+  std::string bias_key = {};
+};
+
+Blueprint neural_blueprint(const Neural& options, bool biases) {
+  Blueprint b;
+  b.family = "small";
+  b.blocks = 1;
+  b.width = 2;
+  b.stack = "h";
+  b.embedding = "e";
+  const Axis residual{"r", 2}, neurons{"h.0.n", 3};
+  b.slots.push_back({.name = "e", .axes = {{"v", 5}, residual}});
+  b.parts.push_back({.path = "h.0.attn", .kind = Kind::attention, .block = 0});
+  b.parts.push_back({.path = "h.0.mlp", .kind = Kind::mlp, .block = 0});
+  b.parts[1].neurons = Neurons{.count = 3,
+                               .gate = options.gate ? "h.0.gate" : "",
+                               .up = "h.0.up",
+                               .down = "h.0.down",
+                               .bias_key = options.bias_key};
+  for (const std::string name : {"h.0.gate", "h.0.up", "h.0.down"}) {
+    if (name == "h.0.gate" && !options.gate) continue;
+    const bool writes = name == "h.0.down";
+    std::vector<Axis> axes = {writes ? residual : neurons, writes ? neurons : residual};
+    const Axis out = axes[0];
+    if (options.turned) std::swap(axes[0], axes[1]);
+    b.slots.push_back({.name = name + ".weight", .axes = axes, .part = 1, .silences = writes});
+    if (biases) b.slots.push_back({.name = name + ".bias", .axes = {out}, .part = 1, .silences = writes});
+  }
+  return b;
+}
+
+void put(Stored& tensor, const std::vector<float>& values, DType dtype = DType::f32) {
+  std::vector<std::byte> bytes(values.size() * static_cast<size_t>(block_bytes(dtype)));
+  encode_f32(values, dtype, bytes);
+  tensor.dtype = dtype;
+  own(tensor, std::move(bytes));
+}
+
+std::vector<float> numbers_of(const Checkpoint& checkpoint, const std::string& name) {
+  const Stored* tensor = checkpoint.find(name);
+  if (!tensor) return {};
+  const std::vector<std::byte> bytes = bytes_as(*tensor, DType::f32);
+  std::vector<float> values(tensor->elements());
+  decode_f32(DType::f32, bytes, values);
+  return values;
+}
+
+// Every weight 1, 2, 3, ... in the order of [out, in], biases 10, 20, 30.
+Checkpoint neural_checkpoint(const Neural& options, DType dtype = DType::f32) {
+  Checkpoint c;
+  c.config = {{"model_type", "small"}, {"architectures", {"SmallModel"}}, {"num_hidden_layers", 1}};
+  for (const Slot& slot : neural_blueprint(options, options.biases).slots) {
+    Stored tensor{.name = slot.name, .shard = 0};
+    for (const Axis& axis : slot.axes) tensor.shape.push_back(axis.size());
+    std::vector<float> values;
+    for (size_t i = 0; i < tensor.elements(); ++i)
+      values.push_back(static_cast<float>(i + 1) * (slot.axes.size() == 1 ? 10 : 1));
+    if (options.turned && slot.axes.size() == 2 && slot.name != "e") {
+      const auto rows = static_cast<size_t>(tensor.shape[0]), columns = static_cast<size_t>(tensor.shape[1]);
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t k = 0; k < columns; ++k) values[r * columns + k] = static_cast<float>(k * rows + r + 1);
+      }
+    }
+    put(tensor, values, dtype);
+    c.tensors.push_back(tensor);
+  }
+  return c;
+}
+
+Checkpoint edited(const Neural& options, const Edit& edit, DType dtype = DType::f32) {
+  return apply(neural_checkpoint(options, dtype), neural_blueprint(options, options.biases),
+               {.edits = {edit}});
+}
+
+Clamp clamp(NeuronPlace place, ClampMode mode, double value, int64_t neuron = 1) {
+  return {.site = "h.0.mlp", .neuron = neuron, .place = place, .mode = mode, .value = value};
+}
+
+TEST(PlanNeurons, ScalesARowOrAColumnAndNothingElse) {
+  const Neural plain;
+  const Checkpoint post = edited(plain, clamp(NeuronPlace::post, ClampMode::scale, -2));
+  EXPECT_THAT(numbers_of(post, "h.0.down.weight"), ElementsAre(1, -4, 3, 4, -10, 6));
+  EXPECT_THAT(numbers_of(post, "h.0.up.weight"), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(post.tensors.size(), 4U);
+  EXPECT_EQ(post.config, neural_checkpoint(plain).config);
+  const Checkpoint linear = edited(plain, clamp(NeuronPlace::linear, ClampMode::scale, 0.5));
+  EXPECT_THAT(numbers_of(linear, "h.0.up.weight"), ElementsAre(1, 2, 1.5, 2, 5, 6));
+  const Checkpoint gate = edited({.biases = true}, clamp(NeuronPlace::gate, ClampMode::scale, 2));
+  EXPECT_THAT(numbers_of(gate, "h.0.gate.weight"), ElementsAre(1, 2, 6, 8, 5, 6));
+  EXPECT_THAT(numbers_of(gate, "h.0.gate.bias"), ElementsAre(10, 40, 30));
+}
+
+TEST(PlanNeurons, TheAxisSaysWhichWayAWeightLies) {
+  const Neural turned{.gate = false, .biases = true, .turned = true};
+  const Checkpoint post = edited(turned, clamp(NeuronPlace::post, ClampMode::set, 2));
+  EXPECT_THAT(numbers_of(post, "h.0.down.weight"), ElementsAre(1, 4, 0, 0, 3, 6));
+  EXPECT_THAT(numbers_of(post, "h.0.down.bias"), ElementsAre(10 + 2 * 2, 20 + 2 * 5));
+  const Checkpoint linear = edited(turned, clamp(NeuronPlace::linear, ClampMode::set, 7));
+  EXPECT_THAT(numbers_of(linear, "h.0.up.weight"), ElementsAre(1, 0, 5, 2, 0, 6));
+  EXPECT_THAT(numbers_of(linear, "h.0.up.bias"), ElementsAre(10, 7, 30));
+  const Checkpoint other =
+      edited(turned, Replace{.site = "h.0.mlp", .neuron = 2, .vector = NeuronVector::up, .values = {8, 9}});
+  EXPECT_THAT(numbers_of(other, "h.0.up.weight"), ElementsAre(1, 3, 8, 2, 4, 9));
+}
+
+TEST(PlanNeurons, ZeroNeedsNoBias) {
+  for (NeuronPlace place : {NeuronPlace::gate, NeuronPlace::linear, NeuronPlace::post}) {
+    const Clamp zero = clamp(place, ClampMode::set, 0);
+    EXPECT_TRUE(beyond_weights({.edits = {zero}}, neural_blueprint({}, false)).empty());
+    const Checkpoint after = edited({}, zero);
+    EXPECT_EQ(after.tensors.size(), 4U);
+    EXPECT_EQ(after.config, neural_checkpoint({}).config);
+  }
+  EXPECT_THAT(
+      numbers_of(edited({.biases = true}, clamp(NeuronPlace::linear, ClampMode::set, 0)), "h.0.up.bias"),
+      ElementsAre(10, 0, 30));
+}
+
+TEST(PlanNeurons, BiasesAreMadeWhereTheArchitectureHasThem) {
+  const Neural able{.bias_key = "mlp_bias"};
+  const Checkpoint after = edited(able, clamp(NeuronPlace::post, ClampMode::add, 3), DType::bf16);
+  EXPECT_EQ(after.config.at("mlp_bias"), true);
+  EXPECT_THAT(numbers_of(after, "h.0.down.bias"), ElementsAre(6, 15));
+  EXPECT_THAT(numbers_of(after, "h.0.gate.bias"), ElementsAre(0, 0, 0));
+  EXPECT_THAT(numbers_of(after, "h.0.up.bias"), ElementsAre(0, 0, 0));
+  EXPECT_THAT(numbers_of(after, "h.0.down.weight"), ElementsAre(1, 2, 3, 4, 5, 6));
+  for (const Stored& tensor : after.tensors) EXPECT_EQ(tensor.dtype, DType::bf16) << tensor.name;
+}
+
+TEST(PlanNeurons, WhatNoWeightsSayGoesIntoTheConfig) {
+  const Neural plain;
+  const Checkpoint after = edited(plain, clamp(NeuronPlace::post, ClampMode::set, 3));
+  EXPECT_EQ(after.config.at("model_type"), "lamina_small");
+  EXPECT_EQ(after.config.at("architectures"), Json({"LaminaSmallModel"}));
+  EXPECT_EQ(after.config.at("lamina_clamps").dump(),
+            R"([{"site":"h.0.mlp","neuron":1,"place":"post","mode":"set","value":3.0}])");
+  const Blueprint blueprint = neural_blueprint(plain, false);
+  EXPECT_THAT(clamps_of(after.config, blueprint, "c"),
+              ElementsAre(clamp(NeuronPlace::post, ClampMode::set, 3)));
+  // A second edit: what stands behind the place is written, what stands before it must follow the clamp.
+  const Checkpoint scaled =
+      apply(after, blueprint, {.edits = {clamp(NeuronPlace::post, ClampMode::scale, 2)}});
+  EXPECT_EQ(scaled.config, after.config);
+  const Checkpoint held = edited(plain, clamp(NeuronPlace::linear, ClampMode::max, 3));
+  const Checkpoint twice =
+      apply(held, blueprint, {.edits = {clamp(NeuronPlace::linear, ClampMode::scale, 2)}});
+  EXPECT_EQ(twice.config.at("lamina_clamps").size(), 2U);
+  EXPECT_EQ(twice.config.at("model_type"), "lamina_small");
+  // Without the part there is nothing to hold.
+  const Checkpoint silent = apply(twice, blueprint, {.edits = {Silence{"h.0.mlp"}}});
+  EXPECT_EQ(silent.config, neural_checkpoint(plain).config);
+}
+
+TEST(PlanNeurons, ClampsOfAConfigAreChecked) {
+  const Blueprint blueprint = neural_blueprint({}, false);
+  const auto refused = [&](const Json& list) {
+    return refusal([&] { clamps_of({{"lamina_clamps", list}}, blueprint, "c.json"); });
+  };
+  const Json good = {{"site", "h.0.mlp"}, {"neuron", 1}, {"place", "post"}, {"mode", "max"}, {"value", 2.5}};
+  EXPECT_EQ(clamps_of({{"lamina_clamps", {good}}}, blueprint, "c").size(), 1U);
+  EXPECT_THAT(refused(3), HasSubstr("where a list was expected"));
+  EXPECT_THAT(refused(Json::array({3})), HasSubstr("c.json: entry 1 of lamina_clamps is"));
+  for (const auto& [key, value, said] :
+       std::vector<std::tuple<std::string, Json, std::string>>{{"site", "h.0.attn", "attention"},
+                                                               {"site", "h.1.mlp", "no part"},
+                                                               {"neuron", 3, "0 to 2"},
+                                                               {"neuron", -1, "neuron"},
+                                                               {"neuron", 1.5, "neuron"},
+                                                               {"place", "hook_post", "no place"},
+                                                               {"mode", "hold", "no mode"},
+                                                               {"value", nullptr, "missing"},
+                                                               {"value", 1e300, "no finite number"},
+                                                               {"value", "1", "number"},
+                                                               {"edit", "clamp", "not known"}}) {
+    Json bad = good;
+    bad[key] = value;
+    EXPECT_THAT(refused(Json::array({bad})), HasSubstr(said)) << bad;
+  }
+}
+
+TEST(PlanNeurons, ANumberTooLargeForItsTypeIsRefused) {
+  EXPECT_THAT(refusal([] { edited({}, clamp(NeuronPlace::post, ClampMode::scale, 60000), DType::f16); }),
+              HasSubstr("h.0.down.weight: 120000 is too large for float16"));
+}
+
+TEST(PlanNeurons, ChecksSayWhatIsWrong) {
+  const Neural ungated{.gate = false, .biases = true};
+  const auto refused = [&](std::vector<Edit> edits) {
+    return refusal([&] { check_plan({.edits = std::move(edits)}, neural_blueprint(ungated, true)); });
+  };
+  const Clamp good = clamp(NeuronPlace::post, ClampMode::set, 1);
+  const auto with = [&](auto change) {
+    Clamp changed = good;
+    change(changed);
+    return changed;
+  };
+  EXPECT_THAT(refused({with([](Clamp& c) { c.site = "h.0.attn"; })}),
+              HasSubstr("is attention and has none; feed-forwards do, such as h.0.mlp"));
+  EXPECT_THAT(refused({with([](Clamp& c) { c.neuron = 3; })}), HasSubstr("0 to 2"));
+  EXPECT_THAT(refused({with([](Clamp& c) { c.neuron = -1; })}), HasSubstr("0 to 2"));
+  EXPECT_THAT(refused({with([](Clamp& c) { c.place = NeuronPlace::gate; })}),
+              HasSubstr("linear and post are"));
+  EXPECT_THAT(refused({with([](Clamp& c) { c.value = std::nan(""); })}), HasSubstr("finite"));
+  EXPECT_THAT(refused({good, with([](Clamp& c) { c.mode = ClampMode::add; })}),
+              HasSubstr("clamps neuron 1 of h.0.mlp twice at post"));
+  EXPECT_THAT(refused({good, Cut{"h.0.mlp", {}}}), HasSubstr("takes h.0.mlp out and edits its neurons"));
+  EXPECT_THAT(refused({Silence{"h.0.mlp"}, good}), HasSubstr("takes h.0.mlp out and edits its neurons"));
+  const Replace row{.site = "h.0.mlp", .neuron = 0, .vector = NeuronVector::up, .values = {1, 2}};
+  EXPECT_THAT(refused({row, row}), HasSubstr("replaces the up of neuron 0 of h.0.mlp twice"));
+  EXPECT_THAT(refused({Replace{.site = "h.0.mlp", .vector = NeuronVector::up, .values = {1}}}),
+              HasSubstr("by 1 values where 2 are needed"));
+  EXPECT_THAT(refused({Replace{.site = "h.0.mlp", .vector = NeuronVector::up, .values = {1, INFINITY}}}),
+              HasSubstr("not all finite"));
+  EXPECT_THAT(refused({Replace{.site = "h.0.mlp", .vector = NeuronVector::gate, .values = {1, 2}}}),
+              HasSubstr("up and down are there"));
+  EXPECT_THAT(refused({Replace{.site = "h.0.attn", .values = {1, 2}}}), HasSubstr("is attention"));
+  check_plan({.edits = {good, with([](Clamp& c) { c.place = NeuronPlace::linear; }),
+                        with([](Clamp& c) { c.neuron = 0; }), row, Cut{"h.0.attn", {}}}},
+             neural_blueprint(ungated, true));
+}
+
+TEST(PlanJson, ReadsClampsAndReplacementsStrictly) {
+  const Json clamp = {{"edit", "clamp"},   {"site", "h.0.mlp"},   {"neuron", 5},
+                      {"place", "linear"}, {"mode", "if-active"}, {"value", -0.1}};
+  const Json replace = {
+      {"edit", "replace"}, {"site", "h.0.mlp"}, {"neuron", 2}, {"vector", "down"}, {"values", {0.1f, -2.0f}}};
+  const Json document = {{"lamina_plan", 1}, {"edits", {clamp, replace}}};
+  EXPECT_EQ(to_json(plan_from_json(document, "p")).dump(), document.dump());
+  for (const auto& [json, key, value] :
+       std::vector<std::tuple<Json, std::string, Json>>{{clamp, "neuron", -1},
+                                                        {clamp, "neuron", "5"},
+                                                        {clamp, "place", "down"},
+                                                        {clamp, "mode", "if_active"},
+                                                        {clamp, "value", nullptr},
+                                                        {clamp, "score", 1},
+                                                        {clamp, "vector", "up"},
+                                                        {replace, "vector", "post"},
+                                                        {replace, "values", 3},
+                                                        {replace, "values", nullptr},
+                                                        {replace, "values", {1, "2"}},
+                                                        {replace, "value", 1},
+                                                        {clamp, "site", nullptr},
+                                                        {replace, "neuron", nullptr}}) {
+    Json bad = json;
+    bad[key] = value;
+    EXPECT_THAT(refusal_of_json({{"edits", Json::array({bad})}}), HasSubstr("p.json: edit 1")) << bad;
+  }
+}
+
+TEST(PlanSilenced, LeavesOtherEditsAsTheyAre) {
+  const Plan plan = silenced({.edits = {Cut{"h.0.attn", 2.0}, clamp(NeuronPlace::post, ClampMode::max, 1)}});
+  EXPECT_TRUE(std::holds_alternative<Silence>(plan.edits[0]));
+  EXPECT_TRUE(std::holds_alternative<Clamp>(plan.edits[1]));
 }
 
 }  // namespace
