@@ -23,9 +23,10 @@ namespace lamina {
 struct Stored {
   std::string name;
   DType dtype = DType::f32;
-  Shape shape = {};                             // in the family's own orientation: [out, in]
-  Bytes bytes = {};                             // of `file`; unused when `zero`
-  std::shared_ptr<const MappedFile> file = {};  // keeps `bytes` alive
+  Shape shape = {};                                         // in the family's own orientation: [out, in]
+  Bytes bytes = {};                                         // of `file` or of `made`; unused when `zero`
+  std::shared_ptr<const MappedFile> file = {};              // keeps `bytes` alive
+  std::shared_ptr<const std::vector<std::byte>> made = {};  // in place of `file`: numbers that were edited
   // 0: rows stand in the order of the name. h: the rows of each of h heads stand as interleaved rotary pairs
   // (row 2j + s holds row s * D/2 + j), as GGUF stores the q and k of Llama.
   int64_t paired_heads = 0;

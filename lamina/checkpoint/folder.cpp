@@ -18,8 +18,8 @@ constexpr std::string_view kIndex = "model.safetensors.index.json";
 
 // Written anew for every output; everything else small in the folder travels as it is.
 bool is_sidecar(const fs::directory_entry& entry) {
-  static const std::set<std::string, std::less<>> kOurs = {"config.json", "README.md",   "plan.json",
-                                                           "report.html", "report.json", "lamina.json"};
+  static const std::set<std::string, std::less<>> kOurs = {
+      "config.json", "README.md", "plan.json", "report.html", "report.json", "lamina.json", "undo.json"};
   static const std::set<std::string, std::less<>> kKinds = {".json", ".txt",      ".model", ".jinja",
                                                             ".md",   ".tiktoken", ""};
   const std::string name = entry.path().filename();
@@ -157,6 +157,7 @@ Checkpoint open_folder(const fs::path& folder) {
   std::vector<std::string> weights, indexes;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename();
+    if (name == "undo.safetensors") continue;  // beside an edited model: what the edits replaced
     if (name.ends_with(".safetensors")) weights.push_back(name);
     if (name.ends_with(".safetensors.index.json")) indexes.push_back(name);
     if (is_sidecar(entry)) checkpoint.sidecars.push_back({name, entry.path()});

@@ -1,0 +1,36 @@
+// The numbers of one tensor taken out of the file's bytes, to be changed and put back.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lamina/checkpoint/checkpoint.h"
+
+namespace lamina {
+
+// The type that changed numbers are stored in: the tensor's own, or float32 where that is a block type or
+// another that cannot be written.
+DType editable_dtype(DType dtype);
+
+// All bytes of a tensor in the family's own row order, as `as`.
+std::vector<std::byte> bytes_as(const Stored& tensor, DType as);
+
+// Gives a tensor bytes of its own, of its type and in its own row order.
+void own(Stored& tensor, std::vector<std::byte> bytes);
+
+class Numbers {
+ public:
+  explicit Numbers(const Stored& tensor);
+  double at(int64_t index) const;
+  // Rounded to the type. Throws Error when a finite value is too large for it.
+  void set(int64_t index, double value);
+  // Ends the editing: the tensor holds these numbers, in bytes of its own.
+  void put(Stored& tensor) &&;
+
+ private:
+  std::string name_;
+  DType dtype_;
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace lamina

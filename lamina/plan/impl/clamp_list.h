@@ -1,0 +1,27 @@
+// Clamps as JSON, in plans and in configs, and what a model must have for one to mean something.
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+#include <vector>
+
+#include "lamina/plan/plan.h"
+
+namespace lamina {
+
+// Throws Error when an object has another key than these.
+void check_keys(const Json& json, std::initializer_list<std::string_view> known, std::string_view what);
+
+Json clamp_to_json(const Clamp& clamp);  // {"site", "neuron", "place", "mode", "value"}
+Clamp clamp_from_json(const Json& json, std::string_view what);
+
+// The neurons of a part that is there. Throws Error, which `what` begins ("the plan"), when the part has none
+// or not that many.
+const Neurons& neurons_of(const std::string& site, int64_t neuron, const Blueprint& blueprint,
+                          std::string_view what);
+void check_clamp(const Clamp& clamp, const Blueprint& blueprint, std::string_view what);
+
+// Puts the clamps into a config and gives it names that stock loaders refuse; none: takes both out.
+void write_clamps(Json& config, const std::vector<Clamp>& clamps, const Blueprint& blueprint);
+
+}  // namespace lamina
