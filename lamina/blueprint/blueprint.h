@@ -23,12 +23,14 @@ struct Site {
 
 // One axis of a tensor. Two slots that name the same axis in the same scope are cut and permuted together:
 // `count` units of `unit` consecutive elements each (for "groups" of query heads, one unit is all rows of a
-// group).
+// group). Where several maps are stored as one (q, k and v of GPT-2), all units stand `repeats` times, map
+// after map.
 struct Axis {
   std::string name;
   int64_t count = 0;
   int64_t unit = 1;
-  int64_t size() const { return count * unit; }
+  int64_t repeats = 1;
+  int64_t size() const { return repeats * count * unit; }
 };
 
 struct Slot {
@@ -43,14 +45,14 @@ struct Slot {
 enum class NeuronPlace { gate, linear, post };
 std::string_view place_name(NeuronPlace place);  // "gate", "linear", "post"
 
-// The neurons of a feed-forward: neuron n reads row n of `gate` and of `up`, a_n = act(gate_n . h) (up_n . h),
-// and writes a_n times column n of `down`. All three are paths of linear maps (".weight", ".bias").
+// The neurons of a feed-forward: neuron n reads row n of `gate` and of `up`, a_n = act(gate_n . h) (up_n .
+// h), and writes a_n times column n of `down`. All three are paths of linear maps (".weight", ".bias").
 struct Neurons {
   int64_t count = 0;
   std::string gate = {};  // empty: none, a_n = act(up_n . h)
   std::string up = {}, down = {};
   std::string norm = {};      // path of the norm in front
-  std::string bias_key = {};  // config key that gives all of them biases, in every block; empty: there is none
+  std::string bias_key = {};  // config key that gives all of them biases in every block; empty: there is none
 };
 
 // A residual branch x + f(norm(x)), with its norm: present, or declared gone.
@@ -72,16 +74,18 @@ struct Blueprint {
   std::vector<Part> parts;  // in the order of the walk
   std::vector<std::string>
       optional_slots;  // may be in the file or not (a head stored beside the embedding it is tied to)
-  std::string stack;   // "model.layers": where the blocks are numbered
+  std::vector<std::string> unread = {};  // in some files, and no weights (the causal mask of old GPT-2 files)
+  std::string stack;                     // "model.layers": where the blocks are numbered
   int blocks = 0;
   int64_t width = 0;
   int64_t vocabulary = 0;
-  int64_t context = 0;                        // longest sequence the model was made for
-  std::string embedding;                      // slot names
-  std::string head;                           // equals `embedding` when tied
-  std::string final_norm;                     // path of the norm that the head reads through
-  bool centred_norms = false;                 // LayerNorm: the mean is taken off; else root mean square alone
-  std::vector<std::string> per_layer_arrays;  // config keys that hold one value a block
+  int64_t context = 0;         // longest sequence the model was made for
+  std::string embedding;       // slot names
+  std::string head;            // equals `embedding` when tied
+  std::string final_norm;      // path of the norm that the head reads through
+  bool centred_norms = false;  // LayerNorm: the mean is taken off; else root mean square alone
+  std::string depth_key = "num_hidden_layers";  // config key that holds `blocks`
+  std::vector<std::string> per_layer_arrays;    // config keys that hold one value a block
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
 
   bool tied() const { return head == embedding; }

@@ -49,6 +49,8 @@ struct Architecture {
   Blueprint (*blueprint)(const Json& config, std::string_view what);
   Json (*tiny)();  // a small config that uses every feature of the family: what the laws run on
   std::span<const GgufDialect> dialects;
+  // Where files spell the names in more than one way: the declaration in the spelling of this file.
+  Blueprint (*blueprint_of)(const Checkpoint& checkpoint) = nullptr;
 };
 
 std::span<const Architecture> architectures();

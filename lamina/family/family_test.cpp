@@ -8,7 +8,9 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/file.h"
+#include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina {
 namespace {
@@ -392,6 +394,83 @@ TEST_F(GgufModel, RefusesEveryDamagedHeader) {
 TEST(Open, SaysWhatAPathIs) {
   EXPECT_THAT(refusal([] { open("no/such/model"); }),
               HasSubstr("no/such/model: there is no such file or folder"));
+}
+
+// As the published gpt2 spells it: no root, and the buffers of its time.
+Checkpoint published_gpt2() {
+  Checkpoint checkpoint = made_for(tiny("GPT2LMHeadModel"));
+  for (Stored& tensor : checkpoint.tensors) tensor.name.erase(0, std::string_view("transformer.").size());
+  for (int block = 0; block < 4; ++block) {
+    checkpoint.tensors.push_back(
+        {.name = fmt::format("h.{}.attn.bias", block), .dtype = DType::u8, .shape = {1, 1, 64, 64}});
+    checkpoint.tensors.push_back({.name = fmt::format("h.{}.attn.masked_bias", block)});
+  }
+  return checkpoint;
+}
+
+TEST(Gpt2, TheNamesAreTheFilesOwn) {
+  const Opened rooted = declare(made_for(tiny("GPT2LMHeadModel")));
+  EXPECT_EQ(rooted.blueprint.stack, "transformer.h");
+  EXPECT_EQ(rooted.blueprint.parts[3].path, "transformer.h.1.mlp");
+  EXPECT_EQ(rooted.blueprint.parts[3].neurons->up, "transformer.h.1.mlp.c_fc");
+  const Opened bare = declare(published_gpt2());
+  EXPECT_EQ(bare.blueprint.stack, "h");
+  EXPECT_EQ(bare.blueprint.parts[3].path, "h.1.mlp");
+  EXPECT_EQ(bare.blueprint.parts[3].neurons->down, "h.1.mlp.c_proj");
+  EXPECT_EQ(bare.blueprint.final_norm, "ln_f");
+  EXPECT_EQ(bare.blueprint.parameters(), rooted.blueprint.parameters()) << "buffers are no parameters";
+}
+
+TEST(Gpt2, AMixOfSpellingsIsRefused) {
+  Checkpoint mixed = published_gpt2();
+  mixed.tensors.front().name.insert(0, "transformer.");
+  EXPECT_THAT(refusal([&] { declare(mixed); }), HasSubstr("transformer.wpe.weight is missing"));
+  Checkpoint other = made_for(tiny("GPT2LMHeadModel"));
+  other.tensors.push_back({.name = "h.0.attn.bias"});
+  EXPECT_THAT(refusal([&] { declare(other); }), HasSubstr("h.0.attn.bias has no place"));
+}
+
+TEST(Gpt2, BuffersGoWithTheirAttention) {
+  const Opened bare = declare(published_gpt2());
+  const Checkpoint cut = apply(bare.checkpoint, bare.blueprint, {.edits = {Cut{"h.2.attn", {}}}});
+  EXPECT_EQ(cut.find("h.2.attn.bias"), nullptr);
+  EXPECT_EQ(cut.find("h.2.attn.masked_bias"), nullptr);
+  EXPECT_NE(cut.find("h.1.attn.bias"), nullptr);
+  EXPECT_EQ(declare(cut).blueprint.present().size(), 7U);
+  Checkpoint left = cut;
+  left.tensors.push_back({.name = "h.2.attn.masked_bias"});
+  EXPECT_THAT(refusal([&] { declare(left); }), HasSubstr("h.2.attn.masked_bias has no place"));
+}
+
+TEST(Gpt2, ConfigSaysWhatIsNotKnown) {
+  const auto refused = [](const Json& changes) {
+    return refusal([&] { gpt2::read_config(with(changes, tiny("GPT2LMHeadModel")), "config.json"); });
+  };
+  EXPECT_THAT(refused({{"activation_function", "swish"}}), HasSubstr("\"swish\" is not known here"));
+  EXPECT_THAT(refused({{"n_head", 5}}), HasSubstr("5 heads do not divide a width of 48"));
+  for (const char* key :
+       {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"})
+    EXPECT_THAT(refused({{key, true}}), HasSubstr(key));
+  for (const char* key : {"n_embd", "n_layer", "n_head", "vocab_size"}) {
+    EXPECT_THAT(refused({{key, nullptr}}), HasSubstr(key));
+    EXPECT_THAT(refused({{key, -1}}), HasSubstr(key));
+  }
+  EXPECT_THAT(refused({{"layer_norm_epsilon", 0}}), HasSubstr("layer_norm_epsilon"));
+}
+
+TEST(Gpt2, ConfigDefaults) {
+  const gpt2::Config read = gpt2::read_config(with({{"n_inner", nullptr},
+                                                    {"n_positions", nullptr},
+                                                    {"n_ctx", 32},
+                                                    {"activation_function", nullptr},
+                                                    {"tie_word_embeddings", nullptr}},
+                                                   tiny("GPT2LMHeadModel")),
+                                              "c");
+  EXPECT_EQ(read.neurons, 4 * 48);
+  EXPECT_EQ(read.positions, 32);
+  EXPECT_EQ(read.activation, gpt2::Activation::gelu_tanh);
+  EXPECT_TRUE(read.tied);
+  EXPECT_TRUE(read.scaled);
 }
 
 }  // namespace

@@ -120,6 +120,7 @@ void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
            name, blueprint.embedding);
     extra.erase(it);
   }
+  for (const std::string& name : blueprint.unread) extra.erase(name);
   std::erase_if(extra, [](const auto& entry) {
     return entry.first.ends_with("rotary_emb.inv_freq");
   });  // old files store it
@@ -134,7 +135,9 @@ void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
 Opened declare(Checkpoint checkpoint) {
   Opened opened;
   opened.architecture = &architecture_of(checkpoint.config, checkpoint.what());
-  opened.blueprint = opened.architecture->blueprint(checkpoint.config, checkpoint.what());
+  opened.blueprint = opened.architecture->blueprint_of
+                         ? opened.architecture->blueprint_of(checkpoint)
+                         : opened.architecture->blueprint(checkpoint.config, checkpoint.what());
   reconcile(opened.blueprint, checkpoint);
   opened.checkpoint = std::move(checkpoint);
   return opened;

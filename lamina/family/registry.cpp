@@ -1,6 +1,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/family/family.h"
+#include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
 
 namespace lamina {
@@ -10,6 +11,7 @@ std::span<const Architecture> architectures() {
       llama::llama_declaration(),
       llama::mistral_declaration(),
       llama::qwen2_declaration(),
+      gpt2::declaration(),
   };
   return all;
 }

@@ -1,6 +1,7 @@
 #include "lamina/models/registry.h"
 
 #include "lamina/base/error.h"
+#include "lamina/models/gpt2/gpt2.h"
 #include "lamina/models/llama/llama.h"
 
 namespace lamina {
@@ -16,6 +17,7 @@ constexpr Entry kModels[] = {
     {"LlamaForCausalLM", llama::build},
     {"MistralForCausalLM", llama::build},
     {"Qwen2ForCausalLM", llama::build},
+    {"GPT2LMHeadModel", gpt2::build},
 };
 
 }  // namespace

@@ -113,7 +113,7 @@ inline InMemory random_checkpoint(const Architecture& architecture, const Option
     Shape shape;
     for (const Axis& axis : slot.axes) shape.push_back(axis.size());
     const Tensor values = at::empty(shape, at::kDouble);
-    const bool is_norm = slot.name.ends_with("norm.weight");
+    const bool is_norm = slot.axes.size() == 1 && slot.name.ends_with(".weight");
     double* data = values.data_ptr<double>();
     for (int64_t k = 0; k < values.numel(); ++k)
       data[k] = is_norm ? 1 + 0.2 * random.centred() : std::sqrt(0.1) * random.centred();

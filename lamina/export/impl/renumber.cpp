@@ -34,7 +34,7 @@ Checkpoint renumbered(Checkpoint checkpoint, const Blueprint& before) {
   for (const auto& [block, kind] : absences) {
     if (number.contains(block)) kept.emplace(number.at(block), kind);
   }
-  config["num_hidden_layers"] = number.size();
+  config[before.depth_key] = number.size();
   for (const std::string& key : before.per_layer_arrays) {
     if (!json_has(config, key)) continue;
     Json array = Json::array();
