@@ -45,7 +45,10 @@ std::string in_quotes(std::string_view text, size_t limit) {
     if (out.size() > limit) return out + "...\"";
     const size_t length = sequence_length(text);
     const auto lead = static_cast<unsigned char>(text[0]);
-    if (length == 0 || lead < 0x20 || lead == 0x7F) {
+    if (length == 2 && lead == 0xC2 && static_cast<unsigned char>(text[1]) < 0xA0) {  // C1: U+009B is ESC [
+      out += fmt::format("\\xc2\\x{:02x}", static_cast<unsigned char>(text[1]));
+      text.remove_prefix(2);
+    } else if (length == 0 || lead < 0x20 || lead == 0x7F) {
       out += fmt::format("\\x{:02x}", lead);
       text.remove_prefix(1);
     } else {
