@@ -111,7 +111,21 @@ bool keeps_attention(const Blueprint& blueprint, const Plan& plan) {
 
 }  // namespace
 
-Answer can_write(Form form, const Opened& model, const Plan& plan) {
+namespace {
+
+// Whether what is written carries clamps in its config: the plan's, or those that came in with a part that
+// stays.
+bool carries_clamps(const Opened& model, const Plan& plan) {
+  const std::vector<Clamp> held =
+      clamps_of(model.checkpoint.config, model.blueprint, model.checkpoint.what());
+  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
+  return !beyond_weights(plan, model.blueprint, held).empty() ||
+         std::ranges::any_of(held, [&](const Clamp& clamp) {
+           return std::ranges::find(gone, model.blueprint.site(clamp.site)) == gone.end();
+         });
+}
+
+Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
   const std::vector<std::string> halves = half_blocks(model.blueprint, plan);
   switch (form) {
     case Form::hf_compact:
@@ -147,6 +161,20 @@ Answer can_write(Form form, const Opened& model, const Plan& plan) {
       return {true, halves.empty() ? "llama.cpp and what is built on it" : "llama.cpp (architecture deci)"};
   }
   return {};
+}
+
+}  // namespace
+
+Answer can_write(Form form, const Opened& model, const Plan& plan) {
+  Answer answer = can_write_weights(form, model, plan);
+  if (!answer.possible || !carries_clamps(model, plan)) return answer;
+  if (form == Form::gguf)
+    return {false,
+            "no GGUF can say the clamps that stand in the config beside the weights; hf-compact and "
+            "hf-perlayer would do"};
+  return {true,
+          "lamina alone: the config carries clamps that no stock loader knows, and its names keep "
+          "them from opening it"};
 }
 
 std::vector<FormRequest> default_forms(const Opened& model, const Plan& plan) {

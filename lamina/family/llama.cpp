@@ -7,6 +7,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/blueprint/absence.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina::llama {
 
@@ -142,7 +143,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   b.final_norm = "model.norm";
   // Of the three, transformers gives only Llama the key.
   const std::string mlp_bias_key =
-      json_string_or(json, "model_type", "llama", what) == "llama" ? "mlp_bias" : "";
+      stock_name(json_string_or(json, "model_type", "llama", what)) == "llama" ? "mlp_bias" : "";
 
   const Axis residual{"residual", config.width}, vocabulary{"vocabulary", config.vocabulary};
   b.slots.push_back({.name = b.embedding, .axes = {vocabulary, residual}});
@@ -208,7 +209,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
 }  // namespace
 
 Config read_config(const Json& json, std::string_view what) {
-  const std::string type = json_string_or(json, "model_type", "llama", what);
+  const std::string type = stock_name(json_string_or(json, "model_type", "llama", what));
   if (json_has(json, "quantization_config"))
     fail("{}: the weights are quantized (quantization_config); open the original model or a GGUF", what);
   const std::string act = json_string_or(json, "hidden_act", "silu", what);

@@ -6,6 +6,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/family/family.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina {
 
@@ -139,6 +140,7 @@ Opened declare(Checkpoint checkpoint) {
                          ? opened.architecture->blueprint_of(checkpoint)
                          : opened.architecture->blueprint(checkpoint.config, checkpoint.what());
   reconcile(opened.blueprint, checkpoint);
+  clamps_of(checkpoint.config, opened.blueprint, checkpoint.what());  // malformed: said now, not when it runs
   opened.checkpoint = std::move(checkpoint);
   return opened;
 }

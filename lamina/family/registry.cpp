@@ -3,6 +3,7 @@
 #include "lamina/family/family.h"
 #include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina {
 
@@ -21,9 +22,9 @@ const Architecture& architecture_of(const Json& config, std::string_view what) {
   if (json_has(config, "architectures") && config.at("architectures").is_array() &&
       !config.at("architectures").empty()) {
     const Json& first = config.at("architectures")[0];
-    asked = first.is_string() ? first.get<std::string>() : first.dump();
+    asked = stock_name(first.is_string() ? first.get<std::string>() : first.dump());
   }
-  const std::string type = json_string_or(config, "model_type", "", what);
+  const std::string type = stock_name(json_string_or(config, "model_type", "", what));
   for (const Architecture& architecture : architectures()) {
     if (asked == architecture.name || (asked.empty() && type == architecture.model_type)) return architecture;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", architecture.name);

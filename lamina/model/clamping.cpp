@@ -33,7 +33,12 @@ Clamping::Clamping(const Blueprint& blueprint, const std::vector<Clamp>& clamps)
   for (const Clamp& clamp : clamps) by_site_[blueprint.site(clamp.site)].push_back(clamp);
 }
 
-Tensor Clamping::neurons(Site site, NeuronPlace place, const Tensor& values) {
+Clamping::Clamping(const Checkpoint& checkpoint, const Blueprint& blueprint) {
+  for (const Clamp& clamp : clamps_of(checkpoint.config, blueprint, checkpoint.what()))
+    by_site_[blueprint.site(clamp.site)].push_back(clamp);
+}
+
+Tensor Clamping::held(Site site, NeuronPlace place, const Tensor& values) const {
   Tensor result = values;
   for (const Clamp& clamp : by_site_.at(site)) {
     if (clamp.place == place) result = clamped(clamp, result);

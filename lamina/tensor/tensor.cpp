@@ -69,11 +69,12 @@ Tensor load(const Stored& stored, at::ScalarType as) {
   if (view) {
     const auto address = reinterpret_cast<uintptr_t>(stored.bytes.data());
     const at::ScalarType type = scalar_type(stored.dtype);
-    if (stored.file && type == as && address % c10::elementSize(type) == 0) {
-      stored.file->check_not_truncated();
+    const bool kept = stored.file || stored.made;
+    if (kept && type == as && address % c10::elementSize(type) == 0) {
+      if (stored.file) stored.file->check_not_truncated();
       return at::from_blob(
-          const_cast<std::byte*>(stored.bytes.data()), stored.shape, [keep = stored.file](void*) {},
-          at::TensorOptions(type));
+          const_cast<std::byte*>(stored.bytes.data()), stored.shape,
+          [file = stored.file, made = stored.made](void*) {}, at::TensorOptions(type));
     }
   }
   // Through the same stream that writes files: one decoder, one row order. float64 is read as it is.

@@ -19,17 +19,23 @@ Checkpoint renumbered(Checkpoint checkpoint, const Blueprint& before) {
   if (static_cast<int>(number.size()) == before.blocks) return checkpoint;
 
   const std::string prefix = before.stack + ".";
-  for (Stored& tensor : checkpoint.tensors) {
-    if (!tensor.name.starts_with(prefix)) continue;
-    const std::string rest = tensor.name.substr(prefix.size());
+  const auto moved = [&](const std::string& name) {
+    if (!name.starts_with(prefix)) return name;
+    const std::string rest = name.substr(prefix.size());
     int block = -1;
     const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), block);
-    if (error != std::errc() || !number.contains(block))
-      fail("{}: no block of its own to go to", tensor.name);
-    tensor.name = fmt::format("{}{}{}", prefix, number.at(block), std::string_view(end));
-  }
+    if (error != std::errc() || !number.contains(block)) fail("{}: no block of its own to go to", name);
+    return fmt::format("{}{}{}", prefix, number.at(block), std::string_view(end));
+  };
+  for (Stored& tensor : checkpoint.tensors) tensor.name = moved(tensor.name);
 
   Json& config = checkpoint.config;
+  if (json_has(config, "lamina_clamps")) {
+    for (Json& clamp : config.at("lamina_clamps")) {
+      const std::string site = json_string(clamp, "site", checkpoint.what());
+      clamp["site"] = moved(site);
+    }
+  }
   Absences kept;
   for (const auto& [block, kind] : absences) {
     if (number.contains(block)) kept.emplace(number.at(block), kind);

@@ -5,6 +5,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/family/llama.h"
+#include "lamina/model/clamping.h"
 #include "lamina/nn/attention.h"
 #include "lamina/nn/norm.h"
 
@@ -38,12 +39,12 @@ struct Mlp {
   RmsNorm norm;
   Linear gate, up, down;
 
-  Tensor operator()(const Stream& stream, Site site, Tap& tap) const {
+  Tensor operator()(const Stream& stream, const NeuronTaps& taps) const {
     const Tensor h = norm(stream.x);
-    if (!tap.reads_neurons(site)) return down(at::silu(gate(h)) * up(h));
-    const Tensor opened = at::silu(tap.neurons(site, NeuronPlace::gate, gate(h)));
-    const Tensor read = tap.neurons(site, NeuronPlace::linear, up(h));
-    return down(tap.neurons(site, NeuronPlace::post, opened * read));
+    if (!taps.any()) return down(at::silu(gate(h)) * up(h));
+    const Tensor opened = at::silu(taps(NeuronPlace::gate, gate(h)));
+    const Tensor read = taps(NeuronPlace::linear, up(h));
+    return down(taps(NeuronPlace::post, opened * read));
   }
 };
 
@@ -62,8 +63,9 @@ Tensor frequencies(const Config& config) {
 
 class Llama : public Model {
  public:
-  Llama(const Blueprint& blueprint, const Config& config, const Weights& weights)
+  Llama(const Blueprint& blueprint, const Config& config, const Weights& weights, Clamping own)
       : Model(blueprint, weights.dtype()),
+        own_(std::move(own)),
         frequencies_(frequencies(config)),
         embedding_(weights.matrix(blueprint.embedding)) {
     for (int b = 0; b < blueprint.blocks; ++b) {
@@ -115,8 +117,8 @@ class Llama : public Model {
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
-    const Tensor after =
-        stream.x + (attends ? (*block.attention)(stream, cached) : (*block.mlp)(stream, site, tap));
+    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached)
+                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site)));
     tap.saw(site, stream.x, after);
     stream.x = after;
   }
@@ -128,6 +130,7 @@ class Llama : public Model {
   }
 
  private:
+  Clamping own_;        // that the checkpoint carries
   Tensor frequencies_;  // float64 [head_dim / 2]
   Tensor embedding_;    // [vocabulary, width]
   std::vector<Block> blocks_;
@@ -138,7 +141,8 @@ class Llama : public Model {
 
 std::unique_ptr<Model> build(const Checkpoint& checkpoint, const Blueprint& blueprint,
                              const Weights& weights) {
-  return std::make_unique<Llama>(blueprint, read_config(checkpoint.config, checkpoint.what()), weights);
+  return std::make_unique<Llama>(blueprint, read_config(checkpoint.config, checkpoint.what()), weights,
+                                 Clamping(checkpoint, blueprint));
 }
 
 }  // namespace lamina::llama
