@@ -29,6 +29,10 @@ constexpr Verb kVerbs[] = {
     {"generate", "continue a prompt", nullptr},
     {"tokenize", "text to token ids, a line each, and back", run_tokenize},
     {"forward", "the bare function on tensors from a file", nullptr},
+    {"neurons find", "which neurons read or write a word, against chance", run_neurons_find},
+    {"neurons show", "what a neuron reads and writes", run_neurons_show},
+    {"neurons compare", "the neurons of two models that say the same", run_neurons_compare},
+    {"neurons export", "an atlas as CSV or JSON", run_neurons_export},
     {"verify", "reopen what was written, recompute, compare with the plan's claims", nullptr},
 };
 
