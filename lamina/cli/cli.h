@@ -30,10 +30,15 @@ int run_eval(int argc, char** argv);
 int run_generate(int argc, char** argv);
 int run_forward(int argc, char** argv);
 int run_verify(int argc, char** argv);
+int run_neurons_map(int argc, char** argv);
 int run_neurons_find(int argc, char** argv);
 int run_neurons_show(int argc, char** argv);
 int run_neurons_compare(int argc, char** argv);
 int run_neurons_export(int argc, char** argv);
+int run_neurons_clamp(int argc, char** argv);
+int run_neurons_erase(int argc, char** argv);
+int run_neurons_undo(int argc, char** argv);
+int run_neurons_serve(int argc, char** argv);
 
 // Exit statuses, documented in `lamina --help`.
 enum Status { ok = 0, failed = 1, usage = 2, interrupted = 130, terminated = 143 };

@@ -11,8 +11,16 @@ namespace lamina::cli {
 namespace {
 
 constexpr Verb kVerbs[] = {
-    {"prune", "", run_prune},     {"eval", "", run_eval},     {"generate", "", run_generate},
-    {"forward", "", run_forward}, {"verify", "", run_verify},
+    {"prune", "", run_prune},
+    {"eval", "", run_eval},
+    {"generate", "", run_generate},
+    {"forward", "", run_forward},
+    {"verify", "", run_verify},
+    {"neurons map", "", run_neurons_map},
+    {"neurons clamp", "", run_neurons_clamp},
+    {"neurons erase", "", run_neurons_erase},
+    {"neurons undo", "", run_neurons_undo},
+    {"neurons serve", "", run_neurons_serve},
 };
 
 }  // namespace

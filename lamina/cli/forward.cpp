@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Keeps what the tapped sites saw, under "SITE.before" and "SITE.after".
+// Keeps what the tapped sites saw, under "SITE.before" and "SITE.after", and what neurons were, under
+// "SITE.linear" and the like.
 class Recorder : public Tap {
  public:
   Recorder(const Blueprint& blueprint, const std::vector<std::string>& sites) : blueprint_(blueprint) {
@@ -25,6 +26,8 @@ class Recorder : public Tap {
         for (Site s : blueprint.present()) wanted_.push_back(s);
       } else if (site == "end") {
         end_ = true;
+      } else if (site == "neurons") {
+        neurons_ = true;
       } else {
         wanted_.push_back(blueprint.site(site));
       }
@@ -36,6 +39,12 @@ class Recorder : public Tap {
     kept.emplace_back(path + ".before", before.contiguous());
     kept.emplace_back(path + ".after", after.contiguous());
   }
+  bool reads_neurons(Site) const override { return neurons_; }
+  Tensor neurons(Site site, NeuronPlace place, const Tensor& values) override {
+    kept.emplace_back(fmt::format("{}.{}", blueprint_.part(site).path, place_name(place)),
+                      values.contiguous());
+    return values;
+  }
   void saw_end(const Tensor& residual, const Tensor& normed) override {
     if (!end_) return;
     kept.emplace_back("end.before_norm", residual.contiguous());
@@ -46,7 +55,7 @@ class Recorder : public Tap {
  private:
   const Blueprint& blueprint_;
   std::vector<Site> wanted_;
-  bool end_ = false;
+  bool end_ = false, neurons_ = false;
 };
 
 void save(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors) {
@@ -81,7 +90,9 @@ int run_forward(int argc, char** argv) {
       "all,end\n"
       "`input_ids` is [batch, tokens] of integers; `attention_mask`, if there, has its shape. Written: "
       "`logits`, and for each\n"
-      "tapped site SITE.before and SITE.after.",
+      "tapped site SITE.before and SITE.after; for `neurons` SITE.gate (where there is one), SITE.linear "
+      "and\n"
+      "SITE.post.",
       "forward");
   fs::path model, inputs, out;
   std::string taps, dtype = "float32", drop;
@@ -89,7 +100,9 @@ int run_forward(int argc, char** argv) {
   app.add_option("MODEL", model, "folder or GGUF file")->required();
   app.add_option("--inputs", inputs, "safetensors file")->required();
   app.add_option("-o,--output", out, "safetensors file to write")->required();
-  app.add_option("--tap", taps, "sites, comma-separated; `all` for every part, `end` for the last norm");
+  app.add_option("--tap", taps,
+                 "sites, comma-separated; `all` for every part, `neurons` for those of every feed-forward, "
+                 "`end` for the last norm");
   app.add_option("--dtype", dtype, "float32 or float64");
   app.add_option("--skip", drop, "parts to skip in this pass, as --drop in apply");
   app.add_option("--threads", threads, "threads")->check(CLI::Range(1, 1024));

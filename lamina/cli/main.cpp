@@ -29,10 +29,15 @@ constexpr Verb kVerbs[] = {
     {"generate", "continue a prompt", nullptr},
     {"tokenize", "text to token ids, a line each, and back", run_tokenize},
     {"forward", "the bare function on tensors from a file", nullptr},
+    {"neurons map", "read every neuron through the LM head, into an atlas", nullptr},
     {"neurons find", "which neurons read or write a word, against chance", run_neurons_find},
     {"neurons show", "what a neuron reads and writes", run_neurons_show},
     {"neurons compare", "the neurons of two models that say the same", run_neurons_compare},
     {"neurons export", "an atlas as CSV or JSON", run_neurons_export},
+    {"neurons clamp", "hold neurons at a value: what changes, and into the weights", nullptr},
+    {"neurons erase", "turn round the rows that point at a concept (experimental)", nullptr},
+    {"neurons undo", "take a clamp or an erasure back, to the byte", nullptr},
+    {"neurons serve", "an atlas as a page on this machine; with a model, clamp and watch", nullptr},
     {"verify", "reopen what was written, recompute, compare with the plan's claims", nullptr},
 };
 

@@ -250,6 +250,57 @@ std::string processor() {
   return "unknown processor";
 }
 
+// Labels as text: "dog", " Dog".
+std::string label_text(const PruneRun& run, const std::vector<atlas::Label>& labels) {
+  std::string text;
+  for (const atlas::Label& label : labels) {
+    const int32_t id = label.token;
+    text += fmt::format("{}{}", text.empty() ? "" : " ",
+                        in_quotes(run.session.tokenizer.decode(std::span(&id, 1)), 40));
+  }
+  return text;
+}
+
+report::Section neurons_section(const PruneRun& run, const PruneOutcome& outcome) {
+  using Kind = report::Column::Kind;
+  report::Section section{.title = "Neurons that went with the feed-forwards", .elements = {}};
+  if (outcome.lost.empty()) {
+    section.elements.push_back(report::Text{.text = outcome.lost_note.empty()
+                                                        ? "No feed-forward was cut, so no neuron went."
+                                                        : outcome.lost_note});
+    return section;
+  }
+  report::Table units{.title = "How much the neurons of each unit said",
+                      .columns = {{.name = "unit", .kind = Kind::label},
+                                  {.name = "neurons", .format = report::whole()},
+                                  {.name = "median kurtosis", .format = {report::Notation::fixed, 2, ""}},
+                                  {.name = "% above 4", .format = {report::Notation::fixed, 1, ""}}}};
+  report::Table named{.title = "Those that said most",
+                      .columns = {{.name = "neuron", .kind = Kind::label},
+                                  {.name = "kurtosis", .format = {report::Notation::fixed, 1, ""}},
+                                  {.name = "listens for", .kind = Kind::prose},
+                                  {.name = "writes", .kind = Kind::prose}}};
+  for (const neurons::LostPart& lost : outcome.lost) {
+    const Part& part = run.session.opened.blueprint.part(lost.site);
+    units.rows.push_back(
+        {.cells = {part.label(), static_cast<double>(lost.neurons), lost.median_kurtosis, 100 * lost.above}});
+    for (const auto& neuron : lost.labelled) {
+      named.rows.push_back({.cells = {fmt::format("{}.{}", part.block, neuron.index), neuron.kurtosis,
+                                      label_text(run, neuron.reads), label_text(run, neuron.writes)}});
+    }
+  }
+  units.note =
+      "The rows of the up projection read through the LM head; kurtosis of the scores over the vocabulary, 3 "
+      "for noise.";
+  named.note =
+      "The first tokens of the up row and of the down column, each at its likelier end. One token does not "
+      "make a "
+      "neuron a concept.";
+  section.elements.push_back(units);
+  section.elements.push_back(named);
+  return section;
+}
+
 report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   using Kind = report::Column::Kind;
   report::Table table{
@@ -371,6 +422,7 @@ report::Report report_of(const PruneRun& run, const PruneOutcome& outcome,
   if (const report::HeatMap heat = heat_of(run); !heat.rows.empty()) search.elements.push_back(heat);
   report.sections.push_back(std::move(search));
   report.sections.push_back({.title = "What to look at yourself", .elements = {samples_table(outcome)}});
+  report.sections.push_back(neurons_section(run, outcome));
   report.sections.push_back(how_section(run, outcome));
   report.sections.push_back(
       {.title = "What does not hold",

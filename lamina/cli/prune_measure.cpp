@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "lamina/base/error.h"
+#include "lamina/base/text.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/chat.h"
 #include "lamina/cli/prune_run.h"
@@ -99,6 +100,8 @@ PruneOutcome measure(const PruneRun& run) {
                                  .stride = std::min<int64_t>(blueprint.context, 512),
                                  .max_tokens = 1024,
                                  .threads = threads},
+                       .lost = {},
+                       .lost_note = {},
                        .seconds = {},
                        .refused = {}};
   outcome.seconds.emplace_back("search", run.evidence.work.seconds);
@@ -115,6 +118,18 @@ PruneOutcome measure(const PruneRun& run) {
   outcome.before = measure_side(run, outcome, Plan{}, heldout);
   outcome.after = measure_side(run, outcome, run.plan, heldout);
   lap("before and after");
+  // Worth a look where it takes little beside the search.
+  const std::vector<Site> gone = removed_sites(run.plan, blueprint);
+  const double look = run.gemm_flops > 0 ? neurons::lost_flops(blueprint, gone) / run.gemm_flops : 0;
+  if (look <= std::max(60.0, run.evidence.work.seconds / 4)) {
+    outcome.lost = neurons::lost({run.session.opened.checkpoint, blueprint}, gone, {.watch = run.watch});
+  } else {
+    outcome.lost_note = fmt::format(
+        "Reading the neurons that went would take about {}. `lamina neurons map MODEL -o ATLAS --blocks ...` "
+        "does it.",
+        human_seconds(look));
+  }
+  lap("neurons that went");
 
   const auto steps = static_cast<int>(run.evidence.steps.size());
   std::vector<int> every, some;

@@ -7,6 +7,7 @@
 #include "lamina/cli/session.h"
 #include "lamina/eval/perplexity.h"
 #include "lamina/export/export.h"
+#include "lamina/methods/neurons/lost.h"
 #include "lamina/methods/registry.h"
 
 namespace lamina::cli {
@@ -44,9 +45,11 @@ struct Curve {
 struct PruneOutcome {
   std::vector<std::string> prompts;
   Side before, after;
-  std::vector<Curve> curves;                                 // the method first
-  std::vector<Curve> random;                                 // one a seed
-  PerplexityOptions headline, curve;                         // the two protocols
+  std::vector<Curve> curves;            // the method first
+  std::vector<Curve> random;            // one a seed
+  PerplexityOptions headline, curve;    // the two protocols
+  std::vector<neurons::LostPart> lost;  // of the feed-forwards cut; empty: none, or too dear (`lost_note`)
+  std::string lost_note;
   std::vector<std::pair<std::string, double>> seconds;       // by phase
   std::vector<std::pair<std::string, std::string>> refused;  // forms that this plan cannot take, and why
 };

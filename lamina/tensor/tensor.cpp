@@ -1,5 +1,6 @@
 #include "lamina/tensor/tensor.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
@@ -86,6 +87,10 @@ Tensor load(const Stored& stored, at::ScalarType as) {
     to += piece.size();
   });
   return tensor.to(as);
+}
+
+Tensor random_normal(at::IntArrayRef sizes, uint64_t seed) {
+  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions(at::kFloat));
 }
 
 void use_threads(int count) {

@@ -24,6 +24,10 @@ DType dtype_of(at::ScalarType type);
 // mapping (never write to it); else a fresh tensor.
 Tensor load(const Stored& tensor, at::ScalarType as);
 
+// Standard normal numbers, float32: the same for the same seed with any libtorch of one generation of its
+// generator (they may differ between releases).
+Tensor random_normal(at::IntArrayRef sizes, uint64_t seed);
+
 // One intra-op thread for this thread's ATen calls; `count` for the calls of the thread that asks.
 void use_threads(int count);
 

@@ -3,64 +3,13 @@
 // program.
 #include "lamina/eval/impl/divergence_lanes.h"
 
+#include "lamina/nn/lanes.h"
+
 namespace lamina {
 
 namespace {
 
-// As wide as the registers of the instruction set this file is compiled for.
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-using Lane = float __attribute__((vector_size(kLanes * sizeof(float))));
-using LaneBits = int32_t __attribute__((vector_size(kLanes * sizeof(float))));
-constexpr float kInfinity = __builtin_inff();
-
-inline Lane read(const float* from) {
-  Lane lane;
-  __builtin_memcpy(&lane, from, sizeof lane);
-  return lane;
-}
-
-// The last, partial lane of a row, filled up with what adds nothing.
-inline Lane read_tail(const float* from, int64_t count, float fill) {
-  float values[kLanes];
-  for (int i = 0; i < kLanes; ++i) values[i] = i < count ? from[i] : fill;
-  return read(values);
-}
-
-inline Lane choose(LaneBits yes, Lane a, Lane b) {
-  return reinterpret_cast<Lane>((yes & reinterpret_cast<LaneBits>(a)) |
-                                (~yes & reinterpret_cast<LaneBits>(b)));
-}
-
-inline Lane larger(Lane a, Lane b) {
-  return choose(a > b, a, b);
-}
-
-inline Lane absolute(Lane x) {
-  return reinterpret_cast<Lane>(reinterpret_cast<LaneBits>(x) & 0x7fffffff);
-}
-
-// exp for x <= 88, to 2 units in the last place; 0 below -87.
-inline Lane exponential(Lane x) {
-  const LaneBits small = x < -87.0f;
-  x = larger(x, Lane{} - 87.0f);
-  const Lane magic = Lane{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const Lane n = x * 1.44269504f + magic - magic;
-  const Lane r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Lane y = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.0f;
-  const LaneBits power = (__builtin_convertvector(n, LaneBits) + 127) << 23;
-  return choose(small, Lane{}, y * reinterpret_cast<Lane>(power));
-}
+using namespace lanes;
 
 // ln(1 + x) for x in [0, 0.37], relative error 3e-10 before rounding (a Chebyshev fit).
 inline Lane log1p_small(Lane x) {
@@ -72,12 +21,6 @@ inline Lane log1p_small(Lane x) {
   y = y * x - 0.4999998926f;
   y = y * x + 0.9999999997f;
   return y * x;
-}
-
-inline double total(Lane lane) {
-  double sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += static_cast<double>(lane[i]);
-  return sum;
 }
 
 // Sums `term(lane of a, lane of b)` over a row: float32 within 64 lanes, float64 above, so that the error

@@ -25,24 +25,27 @@ struct ClampInput {
 
 // One pass over the prompt and the text that follows it.
 struct Answer {
-  std::vector<int32_t> ids;             // greedy continuation
-  std::vector<TokenProbability> next;   // after the prompt, the likeliest first
-  double concept_log_p = 0;             // log of the summed probability of the concept's tokens after the prompt
+  std::vector<int32_t> ids;            // greedy continuation
+  std::vector<TokenProbability> next;  // after the prompt, the likeliest first
+  double concept_log_p = 0;  // log of the summed probability of the concept's tokens after the prompt
   double kl = 0;  // KL(unclamped || clamped) of the next token after the prompt, nats; 0 for the unclamped
   double mean_kl = 0;  // the same, mean over all positions of the prompt
 };
+
+// Called with each new token of a continuation; false stops it. May be empty.
+using OnToken = std::function<bool(int32_t)>;
 
 // The answer without any clamp.
 struct Unclamped {
   Answer answer;
   Tensor log_p;  // [tokens, vocabulary], over the prompt
 };
-Unclamped unclamped(const Model& model, const ClampInput& input);
+Unclamped unclamped(const Model& model, const ClampInput& input, const OnToken& on_token = {});
 
-// The answer with these clamps held at every position, in prefill and decoding. `stop_now` is asked between
-// two tokens. Throws Error when a clamp matches no neuron.
+// The answer with these clamps held at every position, in prefill and decoding. Throws Error when a
+// clamp matches no neuron.
 Answer clamped_answer(const Model& model, const std::vector<Clamp>& clamps, const ClampInput& input,
-                      const Unclamped& reference, const std::function<bool()>& stop_now = {});
+                      const Unclamped& reference, const OnToken& on_token = {});
 
 // Mean, standard deviation, smallest and largest value of one neuron at one place on a text: the unit that
 // clamp values are given in ("+10sd").
