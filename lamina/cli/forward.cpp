@@ -90,8 +90,7 @@ int run_forward(int argc, char** argv) {
       "all,end\n"
       "`input_ids` is [batch, tokens] of integers; `attention_mask`, if there, has its shape. Written: "
       "`logits`, and for each\n"
-      "tapped site SITE.before and SITE.after; for `neurons` SITE.gate (where there is one), SITE.linear "
-      "and\n"
+      "tapped site SITE.before and SITE.after; for neurons SITE.gate (where there is one), SITE.linear, "
       "SITE.post.",
       "forward");
   fs::path model, inputs, out;
@@ -101,8 +100,8 @@ int run_forward(int argc, char** argv) {
   app.add_option("--inputs", inputs, "safetensors file")->required();
   app.add_option("-o,--output", out, "safetensors file to write")->required();
   app.add_option("--tap", taps,
-                 "sites, comma-separated; `all` for every part, `neurons` for those of every feed-forward, "
-                 "`end` for the last norm");
+                 "sites, comma-separated; `all` for every part, `end` for the last norm, "
+                 "`neurons` for those of every feed-forward");
   app.add_option("--dtype", dtype, "float32 or float64");
   app.add_option("--skip", drop, "parts to skip in this pass, as --drop in apply");
   app.add_option("--threads", threads, "threads")->check(CLI::Range(1, 1024));

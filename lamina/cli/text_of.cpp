@@ -6,6 +6,7 @@
 #include "lamina/data/byte_level_vocabulary.h"
 #include "lamina/data/text_set.h"
 #include "lamina/data/unicode.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina::cli {
 
@@ -19,9 +20,10 @@ Json json_if_there(const fs::path& path) {
 
 // Other tokenizers come in the same two files; only what says that it is GPT-2's is read so.
 bool is_gpt2(const Checkpoint& checkpoint, const Json& settings) {
-  const std::string type = json_has(settings, "tokenizer_class")
-                               ? json_string(settings, "tokenizer_class", checkpoint.path.string())
-                               : json_string_or(checkpoint.config, "model_type", "", checkpoint.what());
+  const std::string type =
+      json_has(settings, "tokenizer_class")
+          ? json_string(settings, "tokenizer_class", checkpoint.path.string())
+          : stock_name(json_string_or(checkpoint.config, "model_type", "", checkpoint.what()));
   return type == "GPT2Tokenizer" || type == "GPT2TokenizerFast" || type == "gpt2";
 }
 
