@@ -412,6 +412,7 @@ class Bench {
   std::vector<std::string> write(const Wanted& wanted, Tap& tap, std::string_view name, Lines& lines) const {
     std::vector<std::string> pieces;
     TokenStream stream(session_.tokenizer, {.skip_special = true});
+    stream.push(wanted.prompt.back());  // the text of a token can depend on the one before
     const auto say = [&](std::string piece) {
       if (piece.empty()) return;
       lines.add({{"event", "text"}, {"side", name}, {"text", piece}});

@@ -70,8 +70,10 @@ export async function show_block(what, { header, signal }) {
     title: block < 0 ? "Blocks" : `Block ${block}`,
     content: [
       make("h1", {}, block < 0 ? "All blocks" : `Block ${block}`), ask,
-      make("p", { class: "lead" }, `Median kurtosis of a block's ${rows} vectors: ${fixed(low, 2)} is lightest, ${fixed(high, 2)} is darkest in light, lightest in dark. 3 is what a normal distribution has; a neuron that singles out few tokens has more.`),
-      list, block < 0 ? null : make("p", { class: "note" }, make("a", { href: "#/block/all" }, "All blocks in one list")),
+      make("p", { class: "lead scale" }, `Median kurtosis of a block's ${rows} vectors: ${fixed(low, 2)}`,
+        make("span", { class: "ramp", "aria-hidden": "true" }, ...Array.from({ length: 9 }, (_, i) => make("span", { class: `tone${i}` }))), fixed(high, 2)),
+      list, make("p", { class: "note" }, "Kurtosis is taken over the scores of all tokens. A normal distribution has 3; a vector that singles out few tokens has more."),
+      block < 0 ? null : make("p", { class: "note" }, make("a", { href: "#/block/all" }, "All blocks in one list")),
       make("h2", {}, block < 0 ? "The most peaked neurons of all" : `The most peaked neurons of block ${block}`),
       total ? table : make("p", {}, "This block was not mapped."), pager,
     ].filter((one) => one !== null),

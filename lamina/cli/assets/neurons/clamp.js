@@ -1,6 +1,6 @@
 // Clamp: hold a neuron at a value, and watch next token, concept and answer change.
 import { stream } from "./api.js";
-import { fixed, make, probability, readings, signed, three } from "./dom.js";
+import { fixed, make, probability, readings, signed, three, whole } from "./dom.js";
 import { last_concept } from "./search.js";
 
 const PLACES = {
@@ -62,7 +62,7 @@ export function clamp_panel(neuron, header, leaving) {
   const stop = make("button", { id: "stop", type: "button", disabled: true }, "Stop");
   const status = make("p", { id: "status", class: "note", role: "status" });
   const held = make("p", { id: "held", class: "note" },
-    `A standard deviation is taken on ${bench.statistics_tokens} tokens of the calibration text.`);
+    `A standard deviation is taken on ${whole(bench.statistics_tokens)} tokens of the calibration text.`);
 
   slider.addEventListener("input", () => { number.value = slider.value; });
   number.addEventListener("input", () => { slider.value = number.value; });
@@ -105,6 +105,8 @@ export function clamp_panel(neuron, header, leaving) {
     running = new AbortController();
     run.disabled = true;
     stop.disabled = false;
+    status.textContent = "Asking.";
+    status.className = "note";
     results.hidden = false;
     results.setAttribute("aria-busy", "true");
     const said = {};
@@ -122,12 +124,12 @@ export function clamp_panel(neuron, header, leaving) {
         prompt: prompt.value, chat: chat.checked, concept: concept.value, tokens: Number(length.value),
         clamps: [{ id: neuron.id, place: place.value, mode: mode.value, value: Number(number.value), unit: unit.value }],
       };
-      let whole = false;
+      let complete = false;
       await stream("clamp", body, (event) => {
         if (event.event === "measuring") status.textContent = "Measuring the neuron on the calibration text.";
         if (event.event === "start") {
           const [one] = event.clamps;
-          held.textContent = `${one.mode === "scale" ? "Factor" : "Value"} ${three(one.value)}. On ${one.positions} tokens of the calibration text it has ` +
+          held.textContent = `${one.mode === "scale" ? "Factor" : "Value"} ${three(one.value)}. On ${whole(one.positions)} tokens of the calibration text it has ` +
             `mean ${three(one.mean)}, standard deviation ${three(one.deviation)}, from ${three(one.smallest)} to ${three(one.largest)}.`;
           status.textContent = `Reading the prompt, ${event.prompt_tokens} tokens.`;
         }
@@ -151,10 +153,9 @@ export function clamp_panel(neuron, header, leaving) {
           status.textContent = "Writing the answers.";
         }
         if (event.event === "text") said[event.side].textContent += event.text;
-        if (event.event === "done") whole = true;
+        if (event.event === "done") complete = true;
       }, running.signal);
-      status.textContent = whole ? `Done in ${fixed((performance.now() - started) / 1000, 1)} s.` : "The program ended before the answer was whole.";
-      status.className = "note";
+      status.textContent = complete ? `Done in ${fixed((performance.now() - started) / 1000, 1)} s.` : "The program ended before the answer was whole.";
     } catch (error) {
       const stopped = error.name === "AbortError";
       status.textContent = stopped ? "Stopped." : error.message;

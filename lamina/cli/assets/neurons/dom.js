@@ -63,8 +63,9 @@ export const three = (value) => {
   if (value === null || value === undefined) return "none";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return (value < 0 ? "−" : "") + probability(size).replace(/^0$/, "0");
-  return String(Number(value.toPrecision(3))).replace(/^-/, "−");
+  const sign = value < 0 ? "−" : "";
+  if (size < 1e-3) return sign + probability(size);
+  return sign + (size < 1000 ? size.toPrecision(3) : whole(Math.round(size)));
 };
 
 /** A bar whose length is value / longest. The numbers beside it say the same. */

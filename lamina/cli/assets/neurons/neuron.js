@@ -3,12 +3,12 @@ import { get } from "./api.js";
 import { clamp_panel } from "./clamp.js";
 import { fixed, make, readings, three, whole } from "./dom.js";
 
-const DOES = { up: "reads", gate: "reads, and opens or closes", down: "writes" };
+const DOES = { up: "what it reads", gate: "what opens it", down: "what it writes" };
 
 function vector(set, longest) {
   const name = set.head === "other" ? `${set.rows}, read with the other head` : set.rows;
   return make("section", { class: "vector" },
-    make("h2", {}, `${name}: what it ${DOES[set.rows]}`),
+    make("h2", {}, `${name}: ${DOES[set.rows]}`),
     make("p", { class: "note" }, `kurtosis ${fixed(set.kurtosis, 2)}, rank ${whole(set.kurtosis_rank)} of ${whole(set.of)}; norm ${three(set.norm)}`),
     make("h3", {}, "+  points to"), readings(set.top, longest, `${name}, tokens it points to`),
     make("h3", {}, "−  points away from"),
