@@ -394,6 +394,30 @@ TEST_P(NeuronLaws, UndoGivesTheOriginalsBytes) {
   }
 }
 
+// A GGUF stores block types, which edits turn into float32, as writing a folder does.
+TEST_P(NeuronLaws, UndoOfAGgufGivesWhatAnUneditedWriteGives) {
+  const Tiny model(architecture(), {.dtype = at::kFloat});
+  write_file(model.folder / "model/tokenizer.json", R"({"version": "1.0", "added_tokens": [],
+      "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+      "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+      "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})");
+  const Opened with = open(model.folder / "model");
+  if (const Answer answer = can_write(Form::gguf, with, {}); !answer.possible) GTEST_SKIP() << answer.note;
+  for (DType dtype : {DType::q8_0, DType::f16}) {
+    const fs::path folder = model.folder / dtype_name(dtype);
+    for (const char* name : {"", "plain", "edited", "again"}) fs::create_directories(folder / name);
+    const Opened in = open(folder / write_forms(with, {}, {{Form::gguf, dtype}}, folder, {}).at(0).path);
+    const Plan plan = plan_of(many(in.blueprint, 9, 10));
+    const Checkpoint after = apply(in.checkpoint, in.blueprint, plan);
+    write_folder(in.checkpoint, folder / "plain", {});
+    write_folder(after, folder / "edited", {});
+    write_undo(in.checkpoint, after, folder / "edited");
+    write_folder(undo(folder / "edited"), folder / "again", {});
+    EXPECT_EQ(hashes(folder / "plain"), hashes(folder / "again")) << dtype_name(dtype);
+    EXPECT_NE(hashes(folder / "plain"), hashes(folder / "edited")) << dtype_name(dtype);
+  }
+}
+
 TEST_P(NeuronLaws, WhatAPartLacksIsNotClamped) {
   const Tiny model(architecture());
   const Blueprint& blueprint = model.opened.blueprint;
