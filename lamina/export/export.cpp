@@ -146,6 +146,7 @@ Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
       }
       return {true, "anything that opens the original; same size and speed as before"};
     case Form::hf_perlayer:
+      if (model.blueprint.family != "llama") return {true, "lamina; no stock loader reads what is gone"};
       return {true,
               "lamina, and LLM-Drop's classes; transformers records the skips but still builds every part"};
     case Form::gguf:
