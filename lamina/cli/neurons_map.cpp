@@ -75,6 +75,7 @@ int run_neurons_map(int argc, char** argv) {
       "neurons map");
   fs::path model, out, head_model;
   std::string rows = "up", lens = "unembed", norm = "none", blocks;
+  std::string products = "float32", device = "cpu";
   int64_t top = 8, random = -1, seed = 0;
   int threads = 1;
   bool resume = false, force = false, quiet = false, json = false;
@@ -104,6 +105,15 @@ int run_neurons_map(int argc, char** argv) {
   app.add_option("--threads", threads, "threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
+  app.add_option(
+         "--products", products,
+         "type of the matrix products: float32 or bfloat16 (labels stay those of float32; moments and "
+         "log-sum-exp are then rounded)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--device", device, "cpu, or cuda where libtorch has it")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_flag("--resume", resume, "go on from where a stopped run of the same command was");
   app.add_flag("--force", force, "replace an existing atlas");
   app.add_flag("--json", json, "one object on stdout");
@@ -159,9 +169,13 @@ int run_neurons_map(int argc, char** argv) {
     options.heads.push_back(atlas::Head::other);
   }
   const InferenceMode evaluating;
-  const neurons::Decoder own(neurons::lens_matrix(source, lens));
+  if (device == "cuda" && !at::hasCUDA())
+    fail("--device cuda: this libtorch has no CUDA, or there is no GPU; leave --device away");
+  const neurons::Products how{.type = products == "float32" ? at::kFloat : at::kBFloat16,
+                              .device = device == "cpu" ? at::kCPU : at::kCUDA};
+  const neurons::Decoder own(neurons::lens_matrix(source, lens), how);
   std::optional<neurons::Decoder> second;
-  if (other) second.emplace(neurons::lens_matrix({other->checkpoint, other->blueprint}, lens));
+  if (other) second.emplace(neurons::lens_matrix({other->checkpoint, other->blueprint}, lens), how);
   const std::vector<atlas::Token> tokens = token_texts(opened.checkpoint, blueprint.vocabulary);
   atlas::Writer writer(out, header, tokens, {.resume = resume, .replace = force});
   neurons::MapResult result;
@@ -179,6 +193,8 @@ int run_neurons_map(int argc, char** argv) {
                      {"product_seconds", result.time.products},
                      {"vectors", result.vectors},
                      {"threads", thread_count(threads)},
+                     {"products", products},
+                     {"device", device},
                      {"date", today()},
                      {"command", command_line(argc, argv, "neurons map")}};
   writer.finish(more);

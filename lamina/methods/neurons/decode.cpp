@@ -131,19 +131,35 @@ atlas::Decoded result_of(const Row& row, int64_t vocabulary) {
 BestRows::BestRows(int64_t vocabulary)
     : top(static_cast<size_t>(vocabulary)), bottom(static_cast<size_t>(vocabulary)) {}
 
-Decoder::Decoder(const Tensor& head) : head_(head.contiguous()) {
+Decoder::Decoder(const Tensor& head, Products products)
+    : products_(products), head_(head.contiguous().to(products.device)) {
   if (!at::isfinite(head_.sum()).item<bool>())
     fail("the head holds numbers that are not finite; is the checkpoint damaged?");
-  mean_ = head_.mean(0, false, at::kDouble);
+  mean_ = head_.mean(0, false, at::kDouble).cpu();
+  if (products_.type != at::kFloat || !products_.device.is_cpu()) products_.on_tensors = true;
+  if (!products_.on_tensors) return;
+  narrow_ = head_.to(products_.type);
+  const auto longest = [](const Tensor& rows) { return rows.norm(2, {1}).max().item<double>(); };
+  longest_ = longest(head_);
+  longest_left_ = longest(narrow_.to(at::kFloat));
+  longest_lost_ = longest(head_ - narrow_.to(at::kFloat));
 }
 
 std::vector<atlas::Decoded> Decoder::decode(const Tensor& vectors, int block, BestRows& best,
                                             const DecodeOptions& options) const {
   const double begun = seconds();
+  if (!at::isfinite(vectors.sum()).item<bool>())
+    fail("the vectors of block {} hold numbers that are not finite; is the checkpoint damaged?", block);
+  auto decoded = products_.on_tensors ? decode_on_tensors(vectors, block, best, options)
+                                      : decode_in_lanes(vectors, block, best, options);
+  time_.all += seconds() - begun;
+  return decoded;
+}
+
+std::vector<atlas::Decoded> Decoder::decode_in_lanes(const Tensor& vectors, int block, BestRows& best,
+                                                     const DecodeOptions& options) const {
   const int64_t vocabulary = head_.size(0), top = std::min(options.top, vocabulary);
   const Tensor means = vectors.to(at::kDouble).matmul(mean_);
-  if (!at::isfinite(means.sum()).item<bool>())
-    fail("the vectors of block {} hold numbers that are not finite; is the checkpoint damaged?", block);
   const Tensor norms = vectors.norm(2, {1}, false, at::kDouble);
   const double* mean = means.const_data_ptr<double>();
   const double* norm = norms.const_data_ptr<double>();
@@ -197,7 +213,6 @@ std::vector<atlas::Decoded> Decoder::decode(const Tensor& vectors, int block, Be
     options.watch.report(
         {"decode", options.done + static_cast<double>(first), options.total, options.detail});
   }
-  time_.all += seconds() - begun;
   return decoded;
 }
 

@@ -30,10 +30,20 @@ struct DecodeTime {
   double products = 0, all = 0;
 };
 
+// Where and in which type the matrix products run. The labels and their scores are those of float32 whatever
+// the type: whatever lies within the error bound of a narrow product is scored again. Moments, log-sum-exp
+// and the best row of each token are then those of the narrow scores.
+struct Products {
+  at::ScalarType type = at::kFloat;  // or bfloat16
+  at::Device device = at::kCPU;
+  bool on_tensors =
+      false;  // ATen's operations in place of the lanes, as on any device: what a test holds to them
+};
+
 class Decoder {
  public:
   // `head` is [vocabulary, width], float32. Throws Error when a number in it is not finite.
-  explicit Decoder(const Tensor& head);
+  explicit Decoder(const Tensor& head, Products products = {});
   int64_t vocabulary() const { return head_.size(0); }
   int64_t width() const { return head_.size(1); }
 
@@ -45,7 +55,16 @@ class Decoder {
   const DecodeTime& time() const { return time_; }
 
  private:
-  Tensor head_;
+  std::vector<atlas::Decoded> decode_in_lanes(const Tensor& vectors, int block, BestRows& best,
+                                              const DecodeOptions& options) const;
+  std::vector<atlas::Decoded> decode_on_tensors(const Tensor& vectors, int block, BestRows& best,
+                                                const DecodeOptions& options) const;
+  Products products_;
+  Tensor head_;    // float32, on the device
+  Tensor narrow_;  // the same as the products see it
+  // Over all tokens, the largest norm of a row u of the head, of what narrowing took from it, and of what is
+  // left.
+  double longest_ = 0, longest_lost_ = 0, longest_left_ = 0;
   Tensor mean_;  // of the rows of the head, float64 [width]
   mutable DecodeTime time_;
 };

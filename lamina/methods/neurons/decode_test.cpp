@@ -29,10 +29,10 @@ double at_row(const Tensor& tensor, int64_t r) {
   return tensor[r].item<double>();
 }
 
-void expect_equal(const Tensor& head, const Tensor& rows, int64_t top) {
+void expect_equal(const Tensor& head, const Tensor& rows, int64_t top, Products products = {}) {
   const InferenceMode evaluating;
   const Naive naive(head, rows);
-  const Decoder decoder(head);
+  const Decoder decoder(head, products);
   BestRows best(head.size(0));
   const std::vector<atlas::Decoded> decoded = decoder.decode(rows, 3, best, {.top = top});
   ASSERT_EQ(std::ssize(decoded), rows.size(0));
@@ -84,6 +84,59 @@ TEST(Decode, IsTheFullSoftmaxWithoutHoldingIt) {
       expect_equal(head, rows, vocabulary == 97 ? 20 : 8);
     }
   }
+}
+
+TEST(Decode, OnTensorsIsTheSame) {
+  for (const int64_t vocabulary : {3, 97, 4097}) {
+    for (const double scale : {0.02, 8.0}) {
+      SCOPED_TRACE(fmt::format("vocabulary {}, scale {}", vocabulary, scale));
+      const Tensor head = random_normal({vocabulary, 48}, 1) + 0.3, rows = random_normal({70, 48}, 2) * scale;
+      expect_equal(head, rows, vocabulary == 97 ? 20 : 8, {.on_tensors = true});
+    }
+  }
+}
+
+// The labels of a bfloat16 product alone are others: the second look is what makes them those of float32.
+TEST(Decode, LabelsOfNarrowProductsAreThoseOfFloat32) {
+  const InferenceMode evaluating;
+  const Tensor head = random_normal({6007, 64}, 7), rows = random_normal({300, 64}, 8);
+  const Tensor scores = rows.matmul(head.t());
+  const Tensor rough = rows.to(at::kBFloat16).matmul(head.to(at::kBFloat16).t()).to(at::kFloat);
+  const Decoder decoder(head, {.type = at::kBFloat16});
+  BestRows best(6007);
+  const auto decoded = decoder.decode(rows, 0, best, {.top = 8});
+  const Tensor expected = std::get<1>(scores.topk(8, 1)), lowest = std::get<1>(scores.topk(8, 1, false));
+  const Tensor unaided = std::get<1>(rough.topk(8, 1));
+  int64_t differ = 0;
+  for (int64_t r = 0; r < 300; ++r) {
+    const atlas::Decoded& row = decoded[static_cast<size_t>(r)];
+    for (int64_t k = 0; k < 8; ++k) {
+      EXPECT_EQ(row.top[static_cast<size_t>(k)].token, expected[r][k].item<int64_t>());
+      EXPECT_EQ(row.bottom[static_cast<size_t>(k)].token, lowest[r][k].item<int64_t>());
+      differ += unaided[r][k].item<int64_t>() != expected[r][k].item<int64_t>();
+    }
+    EXPECT_NEAR(row.top[0].score, scores[r].max().item<double>(), 1e-5);
+  }
+  EXPECT_GT(differ, 100);
+}
+
+// No narrow score is further from float32 than the bound of decode_on_tensors.cpp, and the bound is not idle.
+TEST(Decode, TheBoundOfNarrowProductsHolds) {
+  const InferenceMode evaluating;
+  const Tensor head = random_normal({3000, 256}, 9) * 0.1, rows = random_normal({100, 256}, 10);
+  const Tensor thin_head = head.to(at::kBFloat16), thin_rows = rows.to(at::kBFloat16);
+  const Tensor rough = thin_rows.matmul(thin_head.t()).to(at::kFloat);
+  const Tensor error = (rows.to(at::kDouble).matmul(head.to(at::kDouble).t()) - rough.to(at::kDouble)).abs();
+  const auto norm = [](const Tensor& t) { return t.to(at::kDouble).norm(2, {1}); };
+  const double g = 256 * 0x1p-24 / (1 - 256 * 0x1p-24), q = 0x1p-8 / (1 - 0x1p-8);
+  const Tensor lost = norm(rows - thin_rows.to(at::kFloat)), left = norm(thin_rows);
+  const double longest = norm(head).max().item<double>(), longest_left = norm(thin_head).max().item<double>(),
+               longest_lost = norm(head - thin_head.to(at::kFloat)).max().item<double>();
+  const Tensor bound =
+      (lost * longest + left * longest_lost + g * (left * longest_left + norm(rows) * longest)).unsqueeze(1) +
+      q * rough.abs().to(at::kDouble);
+  EXPECT_TRUE((error <= bound).all().item<bool>());
+  EXPECT_GT((error / bound).max().item<double>(), 0.1);
 }
 
 TEST(Decode, LabelsDoNotDependOnALengthAndTiesStandInTokenOrder) {
