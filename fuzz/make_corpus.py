@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seeds in fuzz/corpus: small valid files from which the fuzzer starts. Standard library only."""
 import json
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -151,3 +152,37 @@ save("chat_template", "filters", "{{ messages | selectattr('role', 'eq', 'user')
      "{{ {'a': [1, 2.5, none]} | tojson(indent=1) }}{{ 'a,b'.split(',')[::-1] }}{{ x is defined and 1 // 2 == 0 }}")
 save("chat_template", "blocks", "{# c #}  {%- raw -%} {{ }} {% endraw %}{% filter upper %}a{% endfilter %}"
      "{% set t %}x{% endset %}{% with q=t %}{{ q if t else '' }}{% endwith %}{% generation %}g{% endgeneration %}")
+
+
+def atlas(model, head=""):
+    """As lamina/atlas/schema.md has it, on the smallest pages there are."""
+    markdown = (Path(__file__).parents[1] / "lamina" / "atlas" / "schema.md").read_text()
+    statements = markdown.split("```sql\n")[1].split("```")[0].strip().split("\n")
+    database = sqlite3.connect(":memory:")
+    for statement in ["PRAGMA page_size = 512", "PRAGMA application_id = 0x6C41746C", "PRAGMA user_version = 1", *statements]:
+        database.execute(statement)
+    texts = ["<s>", " dog", "Dog", "cat", "\n", "\u00c9t\u00e9"]
+    header = {"model": model, "model_path": model, "model_sha256": "aa", "head_model": "", "head_sha256": head, "lens": "unembed", "norm": "none",
+              "lamina": "0.1.0", "width": 4, "neurons": 2, "vocabulary": len(texts), "blocks": 2, "top": 2, "random": 3, "seed": 1,
+              "decoded_blocks": "[0,1]", "more": "{}", "tokens_sha256": "bb", "plain_tokens": 4}
+    database.executemany("INSERT INTO header VALUES(?, ?)", header.items())
+    database.executemany("INSERT INTO tokens VALUES(?, ?, ?, ?)",
+                         [(i, text, text.strip().casefold(), int(i in (0, 4))) for i, text in enumerate(texts)])
+    sets = [("up", "own"), ("up", "other")] if head else [("up", "own")]
+    sets.append(("random", "own"))
+    for number, (rows, whose) in enumerate(sets):
+        database.execute("INSERT INTO sets VALUES(?, ?, ?)", (number, rows, whose))
+        for i in range(3 if rows == "random" else 4):
+            block, neuron = (0, i) if rows == "random" else divmod(i, 2)
+            database.execute("INSERT INTO neurons VALUES(?, ?, ?, ?, 1, 0, 1, ?, 2, 2)", (number * 4 + i, number, block, neuron, 3 + i / 2))
+            database.executemany("INSERT INTO labels VALUES(?, ?, ?, ?, ?, ?)",
+                                 [(number * 4 + i, pole, rank, (i + rank + 2 * pole) % 6, (2 - rank) * (1 - 2 * pole), 0.1) for pole in (0, 1)
+                                  for rank in (1, 2)])
+        database.executemany("INSERT INTO best VALUES(?, ?, ?, 0, 1, 1, -1, 2)", [(number, pole, token) for pole in (0, 1) for token in range(6)])
+    database.executemany("INSERT INTO angles VALUES(?, ?, ?, 0.5, NULL, NULL)", [(i, *divmod(i, 2)) for i in range(4)])
+    database.commit()
+    return database.serialize()
+
+
+save("atlas", "own", atlas("a"))
+save("atlas", "other", atlas("b", "aa"))

@@ -63,19 +63,19 @@ struct Best {
 };
 
 struct Header {
-  std::string model;       // its name, "SmolLM2-135M-Instruct"
-  std::string model_path;  // where it lay
-  std::string model_sha256;
-  std::string head_model, head_sha256;                         // whose head `Head::other` is; empty: none
+  std::string model = {};       // its name, "SmolLM2-135M-Instruct"
+  std::string model_path = {};  // where it lay
+  std::string model_sha256 = {};
+  std::string head_model = {}, head_sha256 = {};               // whose head `Head::other` is; empty: none
   std::string lens = "unembed";                                // or "embed"
   std::string norm = "none";                                   // rms, final, fold
-  std::string lamina;                                          // version
+  std::string lamina = {};                                     // version
   int64_t width = 0, neurons = 0, vocabulary = 0, blocks = 0;  // neurons: of a block
   int64_t top = 8;                                             // labels kept at each pole
   int64_t random = 0;                                          // directions in the control
   int64_t seed = 0;
-  std::vector<int64_t> decoded_blocks;  // which were mapped
-  Json more = Json::object();           // time, hardware, command
+  std::vector<int64_t> decoded_blocks = {};  // which were mapped
+  Json more = Json::object();                // time, hardware, command
 };
 
 struct Token {
