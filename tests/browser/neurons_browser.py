@@ -352,9 +352,12 @@ def main():
             walk = Walk(browser, reading, folder)
             walk.go(f"neuron/{neuron}", "document.getElementById('reads-only')")
             walk.expect("--model" in browser.value("document.getElementById('reads-only').textContent"), "without a model the page says how to give one")
-            problems += walk.problems
             reading.stop()
-            problems += [f"console: {line}" for line in browser.said]
+            for other in MODELS:
+                if other.exists() and not other.samefile(model):
+                    refused = subprocess.run([lamina, "neurons", "serve", atlas, "--model", other, "--no-open"], capture_output=True, text=True, timeout=120, check=False)
+                    walk.expect(refused.returncode == 1 and "is not the model of this atlas" in refused.stderr, f"another model is refused: {refused.stderr}")
+            problems += walk.problems + [f"console: {line}" for line in browser.said]
         except (AssertionError, RuntimeError) as error:
             problems.append(str(error))
             problems += [f"console: {line}" for line in browser.said]

@@ -51,7 +51,7 @@ export function probability(p) {
   if (p === 0) return "0";
   if (p >= 0.001) return p.toFixed(3);
   const [digits, power] = p.toExponential(1).split("e");
-  return `${digits} × 10${[...power].map((c) => SUPERSCRIPT[c] ?? "").join("")}`;
+  return `${digits}\u00a0×\u00a010${[...power].map((c) => SUPERSCRIPT[c] ?? "").join("")}`;
 }
 
 export const fixed = (value, digits) =>

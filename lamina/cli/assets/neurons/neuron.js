@@ -27,7 +27,7 @@ function angles_of(angles) {
     .filter(([, , value]) => value !== null);
   if (pairs.length === 0) return null;
   return make("p", {}, "Cosines: ", pairs.map(([a, b, value]) => `${a} and ${b} ${signed_cosine(value)} (${stands(value)})`).join("; "),
-    ". Where what it reads and what it writes point the same way it strengthens the thing it finds; opposite ways, it takes it away.");
+    ". While the gate is open, up and down the same way strengthen what up finds; opposite ways, they take it away.");
 }
 const signed_cosine = (value) => (value > 0 ? "+" : "") + fixed(value, 2);
 

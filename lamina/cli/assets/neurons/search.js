@@ -157,7 +157,7 @@ export async function show_search(wanted, { header, signal }) {
       content.push(make("p", {}, `No neuron has it among its first ${header.top} tokens at either pole.`));
     } else {
       content.push(make("h2", {}, `${found.hits.length} neurons, the likeliest first`), hits_table(found.hits),
-        make("p", { class: "note" }, `+ : the vector points to the token; − : away from it. p is a softmax over all ${whole(header.vocabulary)} tokens; the longest bar is the largest p here.`));
+        make("p", { class: "note" }, `+ and blue: the vector points to the token; − and grey: away from it. p is a softmax over all ${whole(header.vocabulary)} tokens; the longest bar is the largest p here.`));
     }
   } catch (error) {
     if (signal.aborted) throw error;
