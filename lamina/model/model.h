@@ -48,7 +48,8 @@ class Tap {
   // Called after a part that ran: the residual before and after it.
   virtual void saw(Site, const Tensor& /*before*/, const Tensor& /*after*/) {}
   // Parts whose neurons this pass reads or replaces: `neurons` is then called at each place the part has, in
-  // the order gate, linear, post, with values [batch, tokens, neurons]; the pass goes on with what it returns.
+  // the order gate, linear, post, with values [batch, tokens, neurons]; the pass goes on with what it
+  // returns.
   virtual bool reads_neurons(Site) const { return false; }
   virtual Tensor neurons(Site, NeuronPlace, const Tensor& values) { return values; }
   // Called before the last norm and after it: "before_norm", "after_norm".

@@ -1,6 +1,6 @@
-// Float32 in lanes as wide as the machine's registers, for sources that are compiled once for each instruction
-// set. All of it has internal linkage, and nothing of the standard library is instantiated here, so that no
-// code for a newer processor can leak into the rest of the program.
+// Float32 in lanes as wide as the machine's registers, for sources that are compiled once for each
+// instruction set. All of it has internal linkage, and nothing of the standard library is instantiated here,
+// so that no code for a newer processor can leak into the rest of the program.
 #pragma once
 
 #include <cstdint>

@@ -94,12 +94,13 @@ std::vector<float> log_probabilities(const std::vector<atlas::Best>& best) {
   return values;
 }
 
-void take_candidates(std::vector<atlas::Best>& best, const std::vector<Candidate>& candidates, double log_sum,
-                     int block, int neuron) {
+// `sign`: -1 for the bottom pole, whose candidates hold -s.
+void take_candidates(std::vector<atlas::Best>& best, const std::vector<Candidate>& candidates, float sign,
+                     double log_sum, int block, int neuron) {
   for (const Candidate& candidate : candidates) {
     atlas::Best& held = best[static_cast<size_t>(candidate.token)];
     const double log_p = static_cast<double>(candidate.score) - log_sum;
-    if (held.block < 0 || log_p > held.log_p) held = {block, neuron, candidate.score, log_p};
+    if (held.block < 0 || log_p > held.log_p) held = {block, neuron, sign * candidate.score, log_p};
   }
 }
 
@@ -206,8 +207,8 @@ std::vector<atlas::Decoded> Decoder::decode_in_lanes(const Tensor& vectors, int 
       decoded.push_back(result_of(row, vocabulary));
       decoded.back().norm = norm[first + r];
       const auto neuron = static_cast<int>(first + r);
-      take_candidates(best.top, row.best, decoded.back().log_sum, block, neuron);
-      take_candidates(best.bottom, row.worst, decoded.back().log_sum_negated, block, neuron);
+      take_candidates(best.top, row.best, 1, decoded.back().log_sum, block, neuron);
+      take_candidates(best.bottom, row.worst, -1, decoded.back().log_sum_negated, block, neuron);
     }
     first += count;
     options.watch.report(

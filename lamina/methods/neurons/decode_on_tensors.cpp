@@ -75,12 +75,6 @@ std::vector<atlas::Decoded> Decoder::decode_on_tensors(const Tensor& vectors, in
   const double e = 0x1p-24 * static_cast<double>(width), g = e / (1 - e);
   const double r = narrow ? 0x1p-8 : 0x1p-24, q = r / (1 - r);
 
-  const auto best_values = [&](const std::vector<atlas::Best>& held) {
-    std::vector<double> values;
-    for (const atlas::Best& entry : held)
-      values.push_back(entry.block < 0 ? -std::numeric_limits<double>::infinity() : entry.log_p);
-    return values;
-  };
   std::vector<atlas::Decoded> decoded;
   for (int64_t first = 0; first < vectors.size(0); first += rows_at_once) {
     if (options.watch.stop.stop_requested()) throw Stopped{};
@@ -136,20 +130,21 @@ std::vector<atlas::Decoded> Decoder::decode_on_tensors(const Tensor& vectors, in
     const Tensor log_sum = scores.logsumexp(1).to(at::kDouble),
                  log_sum_negated = scores.neg().logsumexp(1).to(at::kDouble);
 
-    const auto take = [&](std::vector<atlas::Best>& held, const Tensor& log_p, double sign) {
-      const auto [values, rows] = log_p.max(0);
-      const Tensor v = values.to(at::kDouble).cpu(), i = rows.cpu();
-      const Tensor picked = scores.gather(0, rows.unsqueeze(0)).squeeze(0).cpu();
-      const std::vector<double> now = best_values(held);
+    const auto take = [&](std::vector<atlas::Best>& held, const Tensor& signed_scores, const Tensor& sums,
+                          float sign) {
+      const Tensor rows = (signed_scores - sums.to(at::kFloat).unsqueeze(1)).argmax(0);  // [vocabulary]
+      const Tensor score = signed_scores.gather(0, rows.unsqueeze(0)).squeeze(0);
+      const Tensor log_p = (score.to(at::kDouble) - sums.gather(0, rows)).cpu();
+      const Tensor row = rows.cpu(), value = score.cpu();
       for (int64_t t = 0; t < vocabulary; ++t) {
-        if (v.const_data_ptr<double>()[t] > now[static_cast<size_t>(t)])
-          held[static_cast<size_t>(t)] = {block, static_cast<int>(first + i.const_data_ptr<int64_t>()[t]),
-                                          static_cast<float>(sign) * picked.const_data_ptr<float>()[t],
-                                          v.const_data_ptr<double>()[t]};
+        atlas::Best& entry = held[static_cast<size_t>(t)];
+        if (entry.block < 0 || log_p.const_data_ptr<double>()[t] > entry.log_p)
+          entry = {block, static_cast<int>(first + row.const_data_ptr<int64_t>()[t]),
+                   sign * value.const_data_ptr<float>()[t], log_p.const_data_ptr<double>()[t]};
       }
     };
-    take(best.top, scores - log_sum.to(at::kFloat).unsqueeze(1), 1);
-    take(best.bottom, -scores - log_sum_negated.to(at::kFloat).unsqueeze(1), -1);
+    take(best.top, scores, log_sum, 1);
+    take(best.bottom, -scores, log_sum_negated, -1);
 
     const Tensor columns =
         at::stack({norms.to(at::kDouble), mean.squeeze(1), variance, fourth, log_sum, log_sum_negated}, 1)

@@ -70,6 +70,8 @@ void expect_equal(const Tensor& head, const Tensor& rows, int64_t top, Products 
     ASSERT_EQ(a.block, 3);
     EXPECT_NEAR(a.log_p, at_row(top_best, t), 4e-6 * (1 + std::abs(a.log_p)));
     EXPECT_NEAR(at_row(log_p[a.neuron], t), a.log_p, 4e-6 * (1 + std::abs(a.log_p)));
+    EXPECT_NEAR(a.score, at_row(naive.scores[a.neuron], t), 1e-6 * (1 + std::abs(a.score)));
+    EXPECT_NEAR(b.score, at_row(naive.scores[b.neuron], t), 1e-6 * (1 + std::abs(b.score)));
     EXPECT_NEAR(b.log_p, at_row(bottom_best, t), 4e-6 * (1 + std::abs(b.log_p)));
     EXPECT_NEAR(at_row(log_n[b.neuron], t), b.log_p, 4e-6 * (1 + std::abs(b.log_p)));
   }
