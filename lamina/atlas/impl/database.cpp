@@ -36,8 +36,7 @@ std::string readable(const fs::path& path) {
 
 Database::Database(std::string name, const std::string& uri, int flags) : name_(std::move(name)) {
   sqlite3* connection = nullptr;
-  const int status =
-      sqlite3_open_v2(uri.c_str(), &connection, flags | SQLITE_OPEN_URI | SQLITE_OPEN_FULLMUTEX, nullptr);
+  const int status = sqlite3_open_v2(uri.c_str(), &connection, flags | SQLITE_OPEN_URI, nullptr);
   connection_.reset(connection);
   writes_ = (flags & SQLITE_OPEN_READWRITE) != 0;
   if (status != SQLITE_OK) {
@@ -48,7 +47,7 @@ Database::Database(std::string name, const std::string& uri, int flags) : name_(
 }
 
 Database Database::open_to_write(const fs::path& path) {
-  return {readable(path), uri_of(path, ""), SQLITE_OPEN_READWRITE};
+  return {readable(path), uri_of(path, ""), SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX};
 }
 
 Database Database::open_to_read(const fs::path& path) {
@@ -60,13 +59,13 @@ Database Database::open_to_read(const fs::path& path) {
   if (!fs::is_regular_file(status)) fail("{}: is a pipe or a device; save it to a file first", name);
   const uint64_t bytes = fs::file_size(path, error);
   if (error) fail("{}: cannot be read: {}", name, error.message());
-  Database database(name, uri_of(path, "?immutable=1"), SQLITE_OPEN_READONLY);
+  Database database(name, uri_of(path, "?immutable=1"), SQLITE_OPEN_READONLY | SQLITE_OPEN_FULLMUTEX);
   database.distrust(bytes);
   return database;
 }
 
 Database Database::over(Bytes bytes, std::string name) {
-  Database database(std::move(name), "file::memory:", SQLITE_OPEN_READWRITE);
+  Database database(std::move(name), "file::memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX);
   database.writes_ = false;
   const auto size = static_cast<sqlite3_int64>(bytes.size());
   auto* copy = static_cast<unsigned char*>(sqlite3_malloc64(bytes.size() + 1));

@@ -18,7 +18,7 @@
 
 namespace lamina::atlas {
 
-// May be used from several threads at once, each with statements of its own.
+// A reader may be used from several threads at once, each with statements of its own; a writer from one.
 class Database {
  public:
   static Database open_to_write(const std::filesystem::path& path);
@@ -65,7 +65,11 @@ class Statement {
   Statement& with(const Values&... values) {
     sqlite3_reset(statement_.get());
     if (database_->steps_) database_->steps_->taken = 0;
-    int index = 0;
+    return bind_from(0, values...);
+  }
+  // Binds the parameters that follow the first `index`.
+  template <class... Values>
+  Statement& bind_from(int index, const Values&... values) {
     (bind(++index, values), ...);
     return *this;
   }
