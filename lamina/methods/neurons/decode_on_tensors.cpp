@@ -127,8 +127,12 @@ std::vector<atlas::Decoded> Decoder::decode_on_tensors(const Tensor& vectors, in
     const Tensor mean = scores.mean(1, true, at::kDouble);
     const Tensor d2 = (scores - mean.to(at::kFloat)).square();
     const Tensor variance = d2.mean(1, false, at::kDouble), fourth = d2.square().mean(1, false, at::kDouble);
-    const Tensor log_sum = scores.logsumexp(1).to(at::kDouble),
-                 log_sum_negated = scores.neg().logsumexp(1).to(at::kDouble);
+    // Not at::logsumexp: in float32 a log-sum of 100 is off by 4e-6, and so is every probability.
+    const auto log_sum_exp = [](const Tensor& signed_scores) {
+      const Tensor peak = signed_scores.amax(1, true);
+      return (signed_scores - peak).exp().sum(1, false, at::kDouble).log() + peak.squeeze(1).to(at::kDouble);
+    };
+    const Tensor log_sum = log_sum_exp(scores), log_sum_negated = log_sum_exp(-scores);
 
     const auto take = [&](std::vector<atlas::Best>& held, const Tensor& signed_scores, const Tensor& sums,
                           float sign) {
