@@ -209,8 +209,7 @@ void write_undo(const Checkpoint& original, const Checkpoint& edited, const fs::
       {"lamina_undo", 1},
       {"original",
        {{"weights_sha256", original.hash(watch)},
-        {"config", original.config_text.empty() ? original.config.dump(2) + "\n" : original.config_text},
-        {"index", original.index}}},
+        {"config", original.config_text.empty() ? original.config.dump(2) + "\n" : original.config_text}}},
       {"edited", {{"weights_sha256", written.hash(watch)}}},
       {"added", added},
       {"changed", list}};
@@ -241,7 +240,6 @@ Checkpoint undo(const fs::path& folder, const Watch& watch) {
   checkpoint.config_text = json_string(original, "config", what);
   checkpoint.config = parse_json(checkpoint.config_text, what);
   if (!checkpoint.config.is_object()) fail("{}: the config that it holds is not a JSON object", what);
-  checkpoint.index = original.contains("index") ? original.at("index") : Json();
   for (const Json& name : document.at("added")) {
     if (!name.is_string() || std::erase_if(checkpoint.tensors, [&](const Stored& tensor) {
                                return tensor.name == name.get<std::string>();
