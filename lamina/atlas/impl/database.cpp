@@ -111,8 +111,8 @@ void Database::failed() const {
   const int status = sqlite3_extended_errcode(connection), kind = status & 0xFF;
   const std::string message = sqlite3_errmsg(connection);
   const int reason = sqlite3_system_errno(connection);
-  if (kind == SQLITE_NOMEM) throw std::bad_alloc();
   if (writes_) {
+    if (kind == SQLITE_NOMEM) throw std::bad_alloc();
     if (kind == SQLITE_FULL || reason == ENOSPC)
       fail("{}: the disk is full; free some space and go on with --resume", name_);
     if (kind == SQLITE_IOERR)
@@ -124,6 +124,8 @@ void Database::failed() const {
   }
   if (kind == SQLITE_NOTADB || kind == SQLITE_CANTOPEN)
     fail("{}: is no atlas; lamina neurons map makes one", name_);
+  // SQLite says so of some damaged schemas too.
+  if (kind == SQLITE_NOMEM) fail("{}: needs more memory than there is; is it damaged?", name_);
   if (kind == SQLITE_INTERRUPT) damaged("its pages lead back to themselves");
   if (kind == SQLITE_IOERR && reason != 0) fail("{}: cannot be read: {}", name_, std::strerror(reason));
   damaged(message);
