@@ -49,7 +49,9 @@ Extreme largest_of(const Tensor& scores, const Tensor& group_maxima, int64_t kep
 }
 
 struct Labelled {
-  Tensor scores, tokens;  // [rows, top], float32 scores, the largest first, ties by token
+  Tensor scores, tokens;  // [rows, top] on the CPU, float32 scores, the largest first, ties by token
+  Tensor
+      shift;  // float64 [rows]: what the log-sum-exp gains when these scores take the place of the products'
 };
 
 }  // namespace
@@ -91,11 +93,17 @@ std::vector<atlas::Decoded> Decoder::decode_on_tensors(const Tensor& vectors, in
     const Tensor bound =
         lost * longest_ + left * longest_lost_ + g * (left * longest_left_ + norms * longest_);
 
+    // Not at::logsumexp: in float32 a log-sum of 100 is off by 4e-6, and so is every probability.
+    const auto log_sum_exp = [](const Tensor& signed_scores) {
+      const Tensor peak = signed_scores.amax(1, true);
+      return (signed_scores - peak).exp().sum(1, false, at::kDouble).log() + peak.squeeze(1).to(at::kDouble);
+    };
+    Tensor log_sum = log_sum_exp(scores), log_sum_negated = log_sum_exp(-scores);
     const int64_t groups = vocabulary / kGroup;
     const Tensor grouped = scores.narrow(1, 0, groups * kGroup).view({count, groups, kGroup});
     const auto [minima, maxima] = at::aminmax(grouped, 2);
     const auto labels = [&](const Tensor& signed_scores, const Tensor& group_maxima,
-                            const Tensor& signed_rows) {
+                            const Tensor& signed_rows, const Tensor& sums) {
       // Every token that may be a label, however many there are.
       int64_t kept = std::min(vocabulary, std::max<int64_t>(4 * top, 32));
       Extreme found = largest_of(signed_scores, group_maxima, kept);
@@ -119,20 +127,21 @@ std::vector<atlas::Decoded> Decoder::decode_on_tensors(const Tensor& vectors, in
             .copy_(at::bmm(gathered, signed_rows.narrow(0, at, some).unsqueeze(2)).squeeze(2));
       }
       const auto [sorted, index] = again.sort(std::optional<bool>(true), 1, true);
-      return Labelled{sorted.narrow(1, 0, top).cpu().contiguous(),
-                      tokens.gather(1, index).narrow(1, 0, top).cpu().contiguous()};
+      const Tensor kept_scores = sorted.narrow(1, 0, top),
+                   kept_tokens = tokens.gather(1, index).narrow(1, 0, top);
+      const Tensor rough = signed_scores.gather(1, kept_tokens).to(at::kDouble);
+      const Tensor sum = sums.unsqueeze(1);
+      const Tensor shift = ((kept_scores.to(at::kDouble) - sum).exp() - (rough - sum).exp()).sum(1).log1p();
+      return Labelled{kept_scores.cpu().contiguous(), kept_tokens.cpu().contiguous(), shift};
     };
-    const Labelled up = labels(scores, maxima, wide), down = labels(-scores, -minima, -wide);
+    const Labelled up = labels(scores, maxima, wide, log_sum),
+                   down = labels(-scores, -minima, -wide, log_sum_negated);
+    log_sum = log_sum + up.shift;
+    log_sum_negated = log_sum_negated + down.shift;
 
     const Tensor mean = scores.mean(1, true, at::kDouble);
     const Tensor d2 = (scores - mean.to(at::kFloat)).square();
     const Tensor variance = d2.mean(1, false, at::kDouble), fourth = d2.square().mean(1, false, at::kDouble);
-    // Not at::logsumexp: in float32 a log-sum of 100 is off by 4e-6, and so is every probability.
-    const auto log_sum_exp = [](const Tensor& signed_scores) {
-      const Tensor peak = signed_scores.amax(1, true);
-      return (signed_scores - peak).exp().sum(1, false, at::kDouble).log() + peak.squeeze(1).to(at::kDouble);
-    };
-    const Tensor log_sum = log_sum_exp(scores), log_sum_negated = log_sum_exp(-scores);
 
     const auto take = [&](std::vector<atlas::Best>& held, const Tensor& signed_scores, const Tensor& sums,
                           float sign) {
