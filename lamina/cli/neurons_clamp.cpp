@@ -172,7 +172,8 @@ int run_neurons_clamp(int argc, char** argv) {
   const auto how = mode_from_name(mode);
   if (!how) fail("--mode {}: set, add, scale, max and if-active are possible", in_quotes(mode));
   std::vector<Held> held;
-  for (const std::string& text : sets) held.push_back({.setting = setting_from(text), .clamp = {}, .statistics = {}});
+  for (const std::string& text : sets)
+    held.push_back({.setting = setting_from(text), .clamp = {}, .statistics = {}});
   for (const Held& h : held) {
     if (*how == ClampMode::scale && h.setting.unit != Setting::Unit::absolute)
       fail("--mode scale: takes a plain factor, not standard deviations");
