@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """What lamina's speed is against: the authors' procedure, transformers, the machine's own matrix products.
 
-    bench/bench.py [search] [decode] [limits]      all of them when none is named; tools/bench builds first
-    --json FILE                                    the figures and what they were measured on
+    bench/bench.py [search] [decode] [limits] [neurons]      all of them when none is named; tools/bench builds first
+    --json FILE                                    the figures and what they were measured on; others in FILE are kept
     --remove 15 --samples 4 --length 128           the search that is timed
+    --lock FILE                                    held (flock) while neurons are timed, a few minutes at a time
 
 Every figure is a ratio within one run on one thread. The two sides of a ratio take turns where they are short.
 """
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -20,7 +24,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "parity"), str(ROOT / "tests" / "e2e")]
-from reference import LAMINA, SHARED, SMOLLM2, reference_folder, run, torch, transformers  # noqa: E402
+from reference import LAMINA, SHARED, SMOLLM2, load_file, reference_folder, run, torch, transformers  # noqa: E402
 
 CALIBRATION = SHARED / "wikitext-2" / "valid.txt"
 PROMPT = "The history of the city begins with a small harbour, where"
@@ -180,24 +184,183 @@ def bench_limits():
             "cut_1gb_allowed_mb": largest / 1e6 + 64}
 
 
-def measured(arguments):
-    """Seconds and peak resident bytes, by a small process between: ru_maxrss of a child starts at its parent's."""
+# ---- neurons through the LM head
+
+CHUNK, TOP, LOOPED = 1536, 8, 400
+
+
+class Ways:
+    """What a map is against, each in the fastest form that we found. Some return the first labels of what they looked at."""
+
+    def __init__(self):
+        weights = load_file(reference_folder(SMOLLM2) / "model.safetensors")
+        self.head = weights["model.embed_tokens.weight"].clone()  # tied; [vocabulary, width]
+        self.turned = self.head.t().contiguous()
+        blocks = sum(name.endswith("mlp.up_proj.weight") for name in weights)
+        self.rows = torch.cat([weights[f"model.layers.{block}.mlp.up_proj.weight"] for block in range(blocks)])
+        self.scores = torch.empty(CHUNK, self.head.shape[0])
+
+    def products(self):
+        for rows in self.rows.split(CHUNK):
+            torch.mm(rows, self.head.t(), out=self.scores)
+
+    def batched(self):
+        tokens = []
+        for rows in self.rows.split(CHUNK):
+            scores = torch.mm(rows, self.head.t(), out=self.scores)
+            tokens.append(scores.topk(TOP).indices)
+            scores.topk(TOP, largest=False)
+            scores.logsumexp(1)
+            scores.sub_(scores.mean(1, keepdim=True)).square_().mean(1)
+            scores.square_().mean(1)
+        return torch.cat(tokens)[:, 0]
+
+    def looped(self):
+        """A product with the head turned round in memory is twice as fast here as one with the head as it is stored."""
+        for row in self.some():
+            torch.mm(row[None], self.turned)[0].softmax(0).topk(TOP)
+
+    def looped_as_stored(self):
+        for row in self.some():
+            self.head.mv(row).softmax(0).topk(TOP)
+
+    def some(self):
+        return self.rows[::len(self.rows) // LOOPED][:LOOPED]
+
+
+def timed(work):
+    started, used = time.perf_counter(), time.process_time()
+    result = work()
+    return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}, result
+
+
+def bench_neurons(lock):
+    ways, rounds = Ways(), []
+    count, loop = len(ways.rows), len(ways.rows) / LOOPED
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir=LAMINA.parent) as folder:
+        atlas = pathlib.Path(folder) / "atlas.sqlite"
+        for _ in range(3):
+            with held(lock):
+                load_before = os.getloadavg()[0]
+                products, _ = timed(ways.products)
+                command = ["neurons", "map", SMOLLM2, "-o", atlas, "--rows", "up", "--random", 0, "--threads", 1, "--force", "-q"]
+                wall, peak, processor = measured(command, processor=True)
+                batched, tokens = timed(ways.batched)
+                looped, _ = timed(ways.looped)
+                stored, _ = timed(ways.looped_as_stored)
+            with contextlib.closing(sqlite3.connect(atlas)) as database:
+                more = json.loads(database.execute("SELECT value FROM header WHERE key = 'more'").fetchone()[0])
+                first = torch.tensor(database.execute("SELECT token FROM labels WHERE pole = 0 AND rank = 1 ORDER BY neuron_id").fetchall())
+            looped, stored = ({key: value * loop for key, value in way.items()} for way in (looped, stored))
+            rounds.append({"gemm": products, "batched": batched, "loop_extrapolated": looped, "loop_as_stored_extrapolated": stored,
+                           "map": {"seconds": more["seconds"], "decode_seconds": more["decode_seconds"], "product_seconds": more["product_seconds"]},
+                           "command": {"seconds": wall, "processor_seconds": processor, "peak_mb": peak / 1e6},
+                           "load_before": load_before, "other_first_labels": int((first[:, 0] != tokens).sum())})
+        _, loaded = measured(["eval", SMOLLM2, "--tokens", 2, "-q"])
+        finds = bench_find(atlas, pathlib.Path(folder) / "large.sqlite")
+
+    def over_rounds(figure):
+        values = sorted(map(figure, rounds))
+        return {"median": statistics.median(values), "least": values[0], "most": values[-1]}
+
+    return {
+        "what": f"map of all {count} up rows of SmolLM2, {ways.head.shape[1]} wide, {ways.head.shape[0]} tokens",
+        "share_of_gemm": over_rounds(lambda r: r["gemm"]["seconds"] / r["map"]["seconds"]),
+        "share_of_gemm_decoding_alone": over_rounds(lambda r: r["gemm"]["seconds"] / r["map"]["decode_seconds"]),
+        "share_of_gemm_whole_command": over_rounds(lambda r: r["gemm"]["seconds"] / r["command"]["seconds"]),
+        "ratio_to_batched": over_rounds(lambda r: r["batched"]["seconds"] / r["map"]["seconds"]),
+        "ratio_to_batched_whole_command": over_rounds(lambda r: r["batched"]["seconds"] / r["command"]["seconds"]),
+        "ratio_to_loop": over_rounds(lambda r: r["loop_extrapolated"]["seconds"] / r["map"]["seconds"]),
+        "ratio_to_loop_whole_command": over_rounds(lambda r: r["loop_extrapolated"]["seconds"] / r["command"]["seconds"]),
+        "ratio_to_loop_as_stored": over_rounds(lambda r: r["loop_as_stored_extrapolated"]["seconds"] / r["map"]["seconds"]),
+        "processor_time": {
+            "what": "the same of processor seconds, which other programs touch less; the whole command",
+            "share_of_gemm": over_rounds(lambda r: r["gemm"]["processor_seconds"] / r["command"]["processor_seconds"]),
+            "ratio_to_batched": over_rounds(lambda r: r["batched"]["processor_seconds"] / r["command"]["processor_seconds"]),
+            "ratio_to_loop": over_rounds(lambda r: r["loop_extrapolated"]["processor_seconds"] / r["command"]["processor_seconds"])},
+        "loop": f"one matrix-vector product, softmax and topk a neuron, with the head transposed in memory; {LOOPED} neurons timed and multiplied by {loop:g}",
+        "batched": f"chunks of {CHUNK}: matmul, logsumexp, topk {TOP} at both ends, variance, fourth moment, in place; nothing written",
+        "map": "reading the rows, decoding, writing the labels; the whole command also loads, hashes, builds the indexes",
+        "gemm_gflops": over_rounds(lambda r: 2 * count * ways.head.numel() / r["gemm"]["seconds"] / 1e9),
+        "peak_mb": max(r["command"]["peak_mb"] for r in rounds),
+        "peak_of_a_loaded_model_mb": loaded / 1e6,
+        "rounds": rounds,
+        "find": finds,
+    }
+
+
+@contextlib.contextmanager
+def held(lock):
+    with open(lock, "a") if lock else contextlib.nullcontext() as file:
+        if file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def bench_find(atlas, large, neurons=458_752):
+    """`lamina neurons find` in an atlas as large as Llama 3.1 8B's, which is this one again and again."""
+    with contextlib.closing(sqlite3.connect(large, isolation_level=None)) as database:
+        database.execute(f"ATTACH '{atlas}' AS one")
+        schema = database.execute("SELECT type, sql FROM one.sqlite_master WHERE sql IS NOT NULL").fetchall()
+        pragmas = [(name, database.execute(f"PRAGMA one.{name}").fetchone()[0]) for name in ("application_id", "user_version")]
+        header = dict(database.execute("SELECT key, value FROM one.header"))
+        blocks, width = header["blocks"], header["neurons"]
+        wanted = -(-neurons // width)
+        for name, value in pragmas:
+            database.execute(f"PRAGMA main.{name} = {value}")
+        database.execute("PRAGMA main.synchronous = OFF")
+        database.execute("BEGIN")
+        for kind, sql in schema:
+            if kind == "table":
+                database.execute(sql)
+        for table in ("header", "tokens", "sets", "best"):
+            database.execute(f"INSERT INTO {table} SELECT * FROM one.{table}")
+        database.execute("UPDATE header SET value = ? WHERE key = 'blocks'", (wanted,))
+        database.execute("UPDATE header SET value = ? WHERE key = 'decoded_blocks'", (json.dumps(list(range(wanted))),))
+        for first in range(0, wanted, blocks):
+            end, shift = (wanted - first) * width, first * width
+            database.execute("INSERT INTO neurons SELECT id + ?, set_id, block + ?, neuron, norm, mean, deviation, kurtosis, log_sum, "
+                             "log_sum_negated FROM one.neurons WHERE id < ? ORDER BY id", (shift, first, end))
+            database.execute("INSERT INTO labels SELECT neuron_id + ?, pole, rank, token, score, p FROM one.labels WHERE neuron_id < ? "
+                             "ORDER BY neuron_id, pole, rank", (shift, end))
+            database.execute("INSERT INTO angles SELECT id + ?, block + ?, neuron, gate_up, up_down, gate_down FROM one.angles "
+                             "WHERE id < ? ORDER BY id", (shift, first, end))
+        for kind, sql in schema:
+            if kind == "index":
+                database.execute(sql)
+        database.execute("COMMIT")
+        # Of the tokens that are a word of letters, the one that labels the most neurons.
+        crowd = database.execute("SELECT word FROM labels JOIN tokens ON token = id WHERE NOT special AND word GLOB '[a-z]*[a-z]' AND "
+                                 "word NOT GLOB '*[^a-z]*' GROUP BY word ORDER BY COUNT(*) DESC LIMIT 1").fetchone()[0]
+        rows = []
+        for word in ("dog", crowd):
+            labels = database.execute("SELECT COUNT(*) FROM labels JOIN tokens ON token = id WHERE word = ?", (word,)).fetchone()[0]
+            seconds = sorted(measured(["neurons", "find", large, word, "--json"])[0] for _ in range(7))
+            rows.append({"word": word, "labels": labels, "neurons": wanted * width, "atlas_mb": large.stat().st_size / 1e6,
+                         "seconds": {"median": statistics.median(seconds), "least": seconds[0], "most": seconds[-1]}})
+    return rows
+
+
+def measured(arguments, processor=False):
+    """Seconds and peak resident bytes, and processor seconds, by a small process between: ru_maxrss of a child starts
+    at its parent's."""
     script = "import resource,subprocess,sys,time;s=time.perf_counter();r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode;" \
-             "print(time.perf_counter()-s,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss*1024);sys.exit(r)"
+             "t=time.perf_counter()-s;u=resource.getrusage(resource.RUSAGE_CHILDREN);print(t,u.ru_maxrss*1024,u.ru_utime+u.ru_stime);sys.exit(r)"
     done = subprocess.run([sys.executable, "-S", "-c", script, str(LAMINA), *map(str, arguments)], capture_output=True, text=True, check=True)
-    seconds, peak = done.stdout.split()
-    return float(seconds), int(peak)
+    seconds, peak, used = done.stdout.split()
+    return (float(seconds), int(peak), float(used)) if processor else (float(seconds), int(peak))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits"], default=[])
+    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons"], default=[])
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--lock", type=pathlib.Path)
     parser.add_argument("--remove", type=int, default=15)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     args = parser.parse_args()
-    which = args.which or ["limits", "decode", "search"]
+    which = args.which or ["limits", "decode", "neurons", "search"]
     figures = {"machine": {"processor": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()),
                            "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}}
     if "limits" in which:
@@ -211,6 +374,23 @@ def main():
             theirs = ", ".join(f"{kind} {speed:.1f}" for kind, speed in f["transformers_tokens_a_second"].items())
             print(f"{f['what']}: lamina {f['lamina_tokens_a_second']:.1f} tokens/s, transformers {theirs}: {f['ratio']:.2f}x  (must: 1.5x)\n"
                   f"    floor: the weights are read once a token, {f['gigabytes_a_second']:.1f} GB/s of {figures['read_gigabytes_a_second']:.1f} GB/s that a core reads", flush=True)
+    if "neurons" in which:
+        f = figures["neurons"] = bench_neurons(args.lock)
+
+        def spread(figure, unit="x"):
+            return f"{figure['median']:.2f}{unit} ({figure['least']:.2f} to {figure['most']:.2f})"
+
+        print(f"{f['what']}: medians of {len(f['rounds'])} rounds\n"
+              f"    of the speed of the matrix product: {spread(f['share_of_gemm'], '')}  (must: 0.75); decoding alone {spread(f['share_of_gemm_decoding_alone'], '')}, "
+              f"the whole command {spread(f['share_of_gemm_whole_command'], '')}\n"
+              f"    batched PyTorch: {spread(f['ratio_to_batched'])}  (must: 1.15x); against the whole command {spread(f['ratio_to_batched_whole_command'])}\n"
+              f"    a loop over neurons in PyTorch, from {LOOPED}: {spread(f['ratio_to_loop'])}  (must: 5x); with the head as stored {spread(f['ratio_to_loop_as_stored'])}\n"
+              f"    by processor time of the whole command: {spread(f['processor_time']['share_of_gemm'], '')} of the matrix product, batched {spread(f['processor_time']['ratio_to_batched'])}, "
+              f"loop {spread(f['processor_time']['ratio_to_loop'])}\n"
+              f"    peak memory {f['peak_mb']:.0f} MB, a loaded model {f['peak_of_a_loaded_model_mb']:.0f} MB  (must: 300 MB more)\n"
+              f"    first labels that batched PyTorch has otherwise: {max(r['other_first_labels'] for r in f['rounds'])}")
+        for row in f["find"]:
+            print(f"    find {row['word']}, {row['labels']} labels among {row['neurons']} neurons: {row['seconds']['median'] * 1e3:.0f} ms  (must: 50 ms)", flush=True)
     if "search" in which:
         f = figures["search"] = bench_search(args)
         print(f"{f['what']}:\n"
@@ -222,6 +402,8 @@ def main():
     failed = "search" in figures and not figures["search"]["winners_of_two_steps_agree"]
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
+        if args.json.exists():
+            figures = json.loads(args.json.read_text()) | figures
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 1 if failed else 0
 
