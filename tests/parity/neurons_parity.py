@@ -186,8 +186,8 @@ class NeuronParity(Parity):
                 "SELECT token, block, neuron, score, log_p, below FROM best WHERE set_id = ? AND pole = ? ORDER BY token", number, code)).T
             token, index = token.long(), place[block.long()] * count + neuron.long()
             self.assertEqual(token.tolist(), list(range(theirs.head.shape[0])))
-            scores = sign * theirs.score_of(index, token)
-            right = scores - theirs.log_sum[pole][index]
+            scores = theirs.score_of(index, token)
+            right = sign * scores - theirs.log_sum[pole][index]
             self.within(f"log p lost by the best neuron, {what}", (theirs.best[pole] - right).max().item(), 1e-5)
             self.within(f"log p of the best neuron, {what}", (log_p - right).abs().max().item(), 1e-5)
             self.within(f"score of the best neuron, in deviations, {what}",
