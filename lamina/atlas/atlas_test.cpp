@@ -460,6 +460,21 @@ TEST_F(AtlasTest, AnAtlasIsReplacedOnlyWhenAskedAndWhole) {
               HasSubstr("cannot be written: No such file"));
 }
 
+TEST_F(AtlasTest, NothingButAnAtlasIsReplaced) {
+  const Toy toy;
+  write_file(folder_ / "model.gguf", std::string(100, 'x'));
+  write_file(folder_ / "other.sqlite", "SQLite format 3" + std::string(100, '\0'));
+  fs::create_symlink(folder_ / "model.gguf", folder_ / "link");
+  for (const char* name : {"model.gguf", "other.sqlite", "link"}) {
+    const std::string before = read_file(folder_ / name);
+    EXPECT_THAT(refusal([&] { toy.write(folder_ / name, {.replace = true}); }), HasSubstr("is no atlas"));
+    EXPECT_EQ(read_file(folder_ / name), before);
+  }
+  EXPECT_THAT(files(), ElementsAre("link", "model.gguf", "other.sqlite"));
+  write_file(folder_ / "empty", "");
+  toy.write(folder_ / "empty", {.replace = true});
+}
+
 TEST_F(AtlasTest, AFullDiskIsOneSentenceAndTheOldAtlasStays) {
   const Toy toy;
   toy.write(folder_ / "a");

@@ -58,6 +58,20 @@ fs::path file_meant(const fs::path& path) {
   return there;
 }
 
+// An empty file is nobody's loss.
+bool is_atlas(const fs::path& path) {
+  std::array<unsigned char, 72> head{};
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return false;
+  const ssize_t got = ::pread(file, head.data(), head.size(), 0);
+  ::close(file);
+  if (got == 0) return true;
+  int64_t id = 0;
+  for (size_t i = 68; i < head.size(); ++i) id = id << 8 | head[i];
+  return got == std::ssize(head) && std::memcmp(head.data(), "SQLite format 3", 16) == 0 &&
+         id == kApplicationId;
+}
+
 bool same_file(int descriptor, const fs::path& path) {
   struct stat held{}, named{};
   return fstat(descriptor, &held) == 0 && stat(path.c_str(), &named) == 0 && held.st_dev == named.st_dev &&
@@ -140,7 +154,9 @@ struct Writer::State {
   }
 
   void check_target() const {
-    if (fs::exists(path) && !options.replace)
+    if (!fs::exists(path)) return;
+    if (!is_atlas(path)) fail("{}: exists and is no atlas; name another file", path.string());
+    if (!options.replace)
       fail("{}: exists already; name another file, or add --force to replace it", path.string());
   }
   void take_lock();
