@@ -290,8 +290,9 @@ report::Section neurons_section(const PruneRun& run, const PruneOutcome& outcome
     }
   }
   units.note =
-      "The rows of the up projection read through the LM head; kurtosis of the scores over the vocabulary, 3 "
-      "for noise.";
+      "The rows of the up projection read through the LM head; the kurtosis of their scores over the "
+      "vocabulary "
+      "is 3 for a normal distribution, and little more for directions at random.";
   named.note =
       "The first tokens of the up row and of the down column, each at its likelier end. One token does not "
       "make a "
