@@ -12,6 +12,14 @@ namespace lamina::neurons {
 
 namespace {
 
+void check_known(const Model& model, std::span<const int32_t> ids) {
+  for (int32_t id : ids) {
+    if (id < 0 || id >= model.blueprint().vocabulary)
+      fail("token {} of the tokenizer is none of the model's {}; is it the tokenizer of another model?", id,
+           model.blueprint().vocabulary);
+  }
+}
+
 Tensor batch_of(const std::vector<int32_t>& ids) {
   return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).unsqueeze(0);
 }
@@ -66,6 +74,8 @@ class Reader : public Tap {
 
 Unclamped unclamped(const Model& model, const ClampInput& input, const OnToken& on_token) {
   const InferenceMode evaluating;
+  check_known(model, input.prompt);
+  check_known(model, input.concept_tokens);
   Tap none;
   Unclamped result{.answer = {}, .log_p = log_probabilities(model, input.prompt, none)};
   result.answer = answer_of(result.log_p, input);
@@ -100,6 +110,7 @@ NeuronStatistics neuron_statistics(const Model& model, Site site, int64_t neuron
              model.blueprint());
   Reader reader(site, neuron, place);
   for (const std::vector<int32_t>& sample : samples) {
+    check_known(model, sample);
     // Nothing after the part matters.
     Stream stream = model.begin({.ids = batch_of(sample)});
     for (Site before : model.blueprint().present()) {

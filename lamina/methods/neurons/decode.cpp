@@ -127,6 +127,14 @@ atlas::Decoded result_of(const Row& row, int64_t vocabulary) {
       .bottom = labels(s.bottom, -1)};
 }
 
+// A piece at a time: on a CPU a sum in float64 first copies all that it sums.
+Tensor mean_of_rows(const Tensor& matrix) {
+  Tensor sum = at::zeros({matrix.size(1)}, matrix.options().dtype(at::kDouble));
+  for (int64_t at = 0; at < matrix.size(0); at += kTile)
+    sum += matrix.narrow(0, at, std::min(kTile, matrix.size(0) - at)).sum(0, false, at::kDouble);
+  return sum / static_cast<double>(matrix.size(0));
+}
+
 }  // namespace
 
 BestRows::BestRows(int64_t vocabulary)
@@ -136,7 +144,7 @@ Decoder::Decoder(const Tensor& head, Products products)
     : products_(products), head_(head.contiguous().to(products.device)) {
   if (!at::isfinite(head_.sum()).item<bool>())
     fail("the head holds numbers that are not finite; is the checkpoint damaged?");
-  mean_ = head_.mean(0, false, at::kDouble).cpu();
+  mean_ = mean_of_rows(head_).cpu();
   if (products_.type != at::kFloat || !products_.device.is_cpu()) products_.on_tensors = true;
   if (!products_.on_tensors) return;
   narrow_ = head_.to(products_.type);
@@ -177,6 +185,8 @@ std::vector<atlas::Decoded> Decoder::decode_in_lanes(const Tensor& vectors, int 
     std::vector<Row> states;
     for (int64_t r = 0; r < count; ++r) states.emplace_back(top, static_cast<float>(mean[first + r]));
     for (int64_t token = 0; token < vocabulary; token += kTile) {
+      options.watch.report(
+          {"decode", options.done + static_cast<double>(first), options.total, options.detail});
       if (options.watch.stop.stop_requested()) throw Stopped{};
       const int64_t width = std::min(kTile, vocabulary - token);
       Tensor tile = scores.narrow(0, 0, count * width).view({count, width});

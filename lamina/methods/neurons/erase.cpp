@@ -33,6 +33,11 @@ Erasure erase(const Model& model, const Checkpoint& checkpoint, const std::vecto
               const std::vector<int32_t>& concept_tokens, const EraseOptions& options, const Watch& watch) {
   const InferenceMode evaluating;
   if (prompt.empty() || concept_tokens.empty()) fail("erasing needs a prompt and a concept");
+  for (const auto* ids : {&prompt, &concept_tokens}) {
+    if (std::ranges::max(*ids) >= model.blueprint().vocabulary)
+      fail("token {} of the tokenizer is none of the model's {}; is it the tokenizer of another model?",
+           std::ranges::max(*ids), model.blueprint().vocabulary);
+  }
   const Tensor tokens =
       at::tensor(std::vector<int64_t>(concept_tokens.begin(), concept_tokens.end()), at::kLong);
   Erasure result;

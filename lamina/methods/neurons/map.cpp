@@ -198,6 +198,7 @@ MapResult map(Source source, const Decoder& own, const Decoder* other, atlas::Wr
     done += static_cast<double>(options.random);
   }
   for (int64_t block : options.blocks) {
+    watch.report({"angles", done, total, fmt::format("block {}", block)});
     if (watch.stop.stop_requested()) throw Stopped{};
     if (!writer.has_angles(static_cast<int>(block)))
       writer.add_angles(static_cast<int>(block), angles_of(source, site_of(source.blueprint, block)));
