@@ -68,16 +68,14 @@ int run_apply(int argc, char** argv) {
   for (const Written& entry : written) {
     if (entry.request.form == Form::gguf) continue;
     report::ModelCard card = card_of(opened, plan, entry, command_line(argc, argv, "apply"));
-    card.summary = fmt::format(
-        "{} of {} sub-layers are gone. What that does to the model's answers was not measured here.",
-        plan.edits.size(), opened.blueprint.present().size());
+    card.summary = done_by(plan, opened.blueprint.present().size()) +
+                   ". What that does to the model's answers was not measured here.";
     write_file(folder.path() / entry.path / "README.md", report::to_markdown(card));
     if (entry.path != ".") write_file(folder.path() / entry.path / "plan.json", to_json(plan).dump(2) + "\n");
   }
   folder.commit();
   terminal.clear();
-  std::string text =
-      fmt::format("{} of {} parts cut.\n", plan.edits.size(), opened.blueprint.present().size());
+  std::string text = done_by(plan, opened.blueprint.present().size()) + ".\n";
   for (const Written& entry : written) {
     text += fmt::format("{:<12} {}  {}  opens in: {}\n", entry.request.text(),
                         (folder.target() / entry.path).lexically_normal().string(),

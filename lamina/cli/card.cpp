@@ -68,14 +68,31 @@ std::string model_name(const Opened& opened) {
   return shown(path.has_filename() ? path.filename() : path.parent_path().filename());
 }
 
+std::string done_by(const Plan& plan, size_t parts) {
+  size_t gone = 0, clamped = 0, replaced = 0;
+  for (const Edit& edit : plan.edits)
+    ++(std::holds_alternative<Clamp>(edit)     ? clamped
+       : std::holds_alternative<Replace>(edit) ? replaced
+                                               : gone);
+  std::string text;
+  const auto add = [&](const std::string& what) { text += (text.empty() ? "" : ", ") + what; };
+  if (gone > 0 || plan.edits.empty())
+    add(parts > 0 ? fmt::format("{} of {} parts cut", gone, parts) : fmt::format("{} sub-layers cut", gone));
+  if (clamped > 0) add(fmt::format("{} neuron{} clamped", clamped, clamped == 1 ? "" : "s"));
+  if (replaced > 0) add(fmt::format("{} row{} of neurons replaced", replaced, replaced == 1 ? "" : "s"));
+  return text;
+}
+
 report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
                           std::string command) {
-  report::ModelCard card{.title = fmt::format("{}, {} sub-layers cut", model_name(opened), plan.edits.size()),
+  report::ModelCard card{.title = fmt::format("{}, {}", model_name(opened), done_by(plan)),
                          .base_model = model_name(opened)};
   if (opened.checkpoint.gguf) card.license = opened.checkpoint.gguf->string_or("general.license", "");
-  card.tags = {"pruned"};
+  if (plan.edits.empty() || !removed_sites(plan, opened.blueprint).empty()) card.tags = {"pruned"};
   card.figures = counted_figures(opened, plan, &written);
-  if (written.request.form != Form::hf_perlayer) {
+  if (written.opens_in.starts_with("lamina alone")) {
+    card.library.clear();
+  } else if (written.request.form != Form::hf_perlayer) {
     card.openings.push_back(
         {.tool = "transformers",
          .checked = "",

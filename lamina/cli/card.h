@@ -26,6 +26,9 @@ std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& pl
 // "SmolLM2-135M-Instruct": the folder's or the file's name.
 std::string model_name(const Opened& opened);
 
+// "3 of 60 parts cut, 1 neuron clamped"; without `parts` of "sub-layers cut".
+std::string done_by(const Plan& plan, size_t parts = 0);
+
 // The card of one written folder, with what can be counted; `summary` and measured figures are the caller's.
 report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
                           std::string command);

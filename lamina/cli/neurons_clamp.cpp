@@ -203,6 +203,7 @@ int run_neurons_clamp(int argc, char** argv) {
         text.text, session.tokenizer,
         {.samples = samples, .length = std::min(length, blueprint.context), .what = text.name});
   for (Held& h : held) {
+    watch.report({"measure", 0, 0, ""});
     if (watch.stop.stop_requested()) throw Stopped{};
     if (measured) {
       h.statistics = neurons::neuron_statistics(*session.model, site_of(blueprint, h.setting.id),
@@ -244,7 +245,10 @@ int run_neurons_clamp(int argc, char** argv) {
         .tokens = tokens};
     const bool concept_given = !concept_text.empty();
     if (concept_given) input.concept_tokens = spellings(session.tokenizer, concept_text);
-    const auto going = [&](int32_t) { return !watch.stop.stop_requested(); };
+    const auto going = [&](int32_t) {
+      watch.report({"answer", 0, 0, ""});  // which is where a signal is seen
+      return !watch.stop.stop_requested();
+    };
     const neurons::Unclamped before = neurons::unclamped(*session.model, input, going);
     const neurons::Answer after = neurons::clamped_answer(*session.model, clamps, input, before, going);
     std::vector<SweepRow> sweep;

@@ -141,6 +141,8 @@ int run_neurons_map(int argc, char** argv) {
   }
   if (first.gate.empty() && std::ranges::find(options.rows, atlas::Rows::gate) != options.rows.end())
     fail("--rows {}: the feed-forward of this model has no gate", rows);
+  if (random > blueprint.blocks * first.count)
+    fail("--random {}: at most as many as the model has neurons, {}", random, blueprint.blocks * first.count);
   options.random = random >= 0 ? random : (std::ssize(options.blocks) * first.count + 29) / 30;
 
   const std::string hash = opened.checkpoint.hash(watch);
@@ -209,13 +211,13 @@ int run_neurons_map(int argc, char** argv) {
     return Status::ok;
   }
   print(fmt::format(
-      "{} vectors of {} blocks read in {} ({:.0f} GFLOP/s; {:.0f} % of the time in matrix products)\n"
+      "{} vectors of {} block{} read in {} ({:.0f} GFLOP/s; {:.0f} % of the time in matrix products)\n"
       "{}  {}\n\n"
       "  lamina neurons find {} \"dog\"        neurons that read or write a word\n"
       "  lamina neurons show {} {}.0       one neuron\n"
       "  lamina neurons serve {}             a page on this machine\n",
-      thousands(result.vectors), options.blocks.size(), human_seconds(result.seconds),
-      result.time.all > 0 ? flops / result.time.all / 1e9 : 0,
+      thousands(result.vectors), options.blocks.size(), options.blocks.size() == 1 ? "" : "s",
+      human_seconds(result.seconds), result.time.all > 0 ? flops / result.time.all / 1e9 : 0,
       result.seconds > 0 ? 100 * result.time.products / result.seconds : 0, shown(out), human_bytes(bytes),
       shown(out), shown(out), options.blocks.back(), shown(out)));
   return Status::ok;

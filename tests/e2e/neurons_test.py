@@ -10,10 +10,13 @@ import math
 import os
 import pathlib
 import pty
+import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 LAMINA = pathlib.Path(sys.argv.pop() if len(sys.argv) > 1 else "build/lamina").resolve()
@@ -79,6 +82,40 @@ def write(path, seed=0, heads=("own",), sets=("up", "gate", "down", "random"), *
 
 def run(*arguments, **options):
     return subprocess.run([LAMINA, "neurons", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
+
+
+def write_model(folder, vocabulary=9, width=4, neurons=5, blocks=2):
+    """A Llama of small numbers."""
+    folder.mkdir()
+    shapes = {"model.embed_tokens": (vocabulary, width), "lm_head": (vocabulary, width), "model.norm": (width,)}
+    for b in range(blocks):
+        shapes |= {f"model.layers.{b}.{name}": shape for name, shape in {
+            "input_layernorm": (width,), "post_attention_layernorm": (width,), **{f"self_attn.{p}_proj": (width, width) for p in "qkvo"},
+            "mlp.gate_proj": (neurons, width), "mlp.up_proj": (neurons, width), "mlp.down_proj": (width, neurons)}.items()}
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        header[name + ".weight"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * count]}
+        data += struct.pack(f"<{count}f", *(math.sin(len(data) + i) for i in range(count)))
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": neurons,
+        "num_hidden_layers": blocks, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 2, "max_position_embeddings": 32,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": False}))
+    return folder
+
+
+def write_tokenizer(folder):
+    """A token a byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    (folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
+        "model": {"type": "BPE", "vocab": {letter: byte for byte, letter in enumerate(letters)}, "merges": []}}))
+    return folder
 
 
 class Neurons(unittest.TestCase):
@@ -260,6 +297,61 @@ class Neurons(unittest.TestCase):
                               capture_output=True, text=True, timeout=60)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(len(done.stdout.split("\n")), 2)
+
+    def test_map_replaces_nothing_but_an_atlas(self):
+        model = write_model(self.path / "mapped")
+        before = {path.name: path.read_bytes() for path in model.iterdir()}
+        for name in before:
+            self.assertIn("is no atlas", self.refusal("map", model, "-o", model / name, "--force"))
+        self.assertEqual({path.name: path.read_bytes() for path in model.iterdir()}, before)
+        self.answer("map", model, "-o", self.path / "m.sqlite", "-q")
+        self.assertIn("1 block read", self.answer("map", model, "-o", self.path / "m.sqlite", "-q", "--force", "--blocks", "1"))
+        self.assertIn("neurons, 10", self.refusal("map", model, "-o", self.path / "n.sqlite", "--random", "11"))
+
+    def test_apply_says_what_a_plan_did(self):
+        model = write_model(self.path / "applied")
+        clamps = [{"edit": "clamp", "site": "model.layers.0.mlp", "neuron": n, "place": "post", "mode": "scale", "value": 0.5} for n in (1, 3)]
+        replaced = {"edit": "replace", "site": "model.layers.0.mlp", "neuron": 2, "vector": "up", "values": [1, 2, 3, 4]}
+        cut = {"edit": "cut", "site": "model.layers.1.mlp"}
+        for number, (edits, said) in enumerate([(clamps, "2 neurons clamped"), (clamps[:1] + [replaced], "1 neuron clamped, 1 row of neurons replaced"),
+                                                ([cut] + clamps, "1 of 4 parts cut, 2 neurons clamped")]):
+            (self.path / "plan.json").write_text(json.dumps({"edits": edits}))
+            out = self.path / f"out{number}"
+            done = subprocess.run([LAMINA, "apply", model, self.path / "plan.json", "-o", out, "-q"], capture_output=True, text=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout.split("\n")[0]), (0, said + "."), done.stderr)
+            card = (out / "README.md").read_text()
+            self.assertIn(said + ". What that does", card)
+            self.assertIn("AutoModelForCausalLM", card)
+            self.assertEqual("sub-layers" in card.split("\n# ")[1].split("\n")[0], number == 2)
+
+    def test_the_card_of_a_folder_that_lamina_alone_opens(self):
+        model = write_model(self.path / "held")
+        (self.path / "plan.json").write_text(json.dumps({"edits": [
+            {"edit": "clamp", "site": "model.layers.0.mlp", "neuron": 1, "place": "post", "mode": "max", "value": 2}]}))
+        out = self.path / "alone"
+        done = subprocess.run([LAMINA, "apply", model, self.path / "plan.json", "-o", out, "-q"], capture_output=True, text=True, timeout=60)
+        self.assertIn("lamina alone", done.stdout, done.stderr)
+        card = (out / "README.md").read_text()
+        self.assertNotIn("AutoModelForCausalLM", card)
+        self.assertNotIn("library_name", card)
+        self.assertIn("lamina generate", card)
+
+    def test_a_tokenizer_of_another_model_is_refused(self):
+        model = write_tokenizer(write_model(self.path / "fewer"))
+        for arguments in (["clamp", model, "--set", "0.1=3", "-p", "a"], ["clamp", model, "--set", "0.1=3", "--bake", "-o", self.path / "x"],
+                          ["erase", model, "a", "-o", self.path / "x"]):
+            self.assertIn("none of the model's 9", self.refusal(*arguments))
+
+    def test_one_interrupt_ends_an_answer(self):
+        model = write_tokenizer(write_model(self.path / "spoken", vocabulary=256))
+        running = subprocess.Popen([LAMINA, "neurons", "clamp", model, "--set", "0.1=3", "-p", "a", "--tokens", "65536", "--no-sweep", "--json"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(2)
+        running.send_signal(signal.SIGINT)
+        try:
+            self.assertEqual((*running.communicate(timeout=10), running.returncode), ("", "lamina: stopped\n", 130))
+        finally:
+            running.kill()
 
     def test_help(self):
         for verb in ("find", "show", "compare", "export"):
