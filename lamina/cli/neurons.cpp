@@ -385,12 +385,16 @@ int run_neurons_export(int argc, char** argv) {
       "neurons export");
   fs::path path, out;
   app.add_option("ATLAS", path, "made by lamina neurons map")->required();
-  app.add_option("-o,--out", out, "FILE.csv or FILE.json")->required();
+  bool force = false;
+  app.add_option("-o,--output", out, "FILE.csv or FILE.json")->required();
+  app.add_flag("--force", force, "replace an existing file");
   parse(app, argc, argv);
   const bool as_csv = out.extension() == ".csv";
   if (!as_csv && out.extension() != ".json") fail("{}: name a file that ends in .csv or .json", shown(out));
   std::error_code error;
   if (fs::equivalent(path, out, error)) fail("{}: is the atlas itself; name another file", shown(out));
+  if (!force && fs::exists(out, error))
+    fail("{}: exists already; name another file or add --force", shown(out));
   const Atlas atlas(path);
   as_csv ? atlas.write_csv(out) : atlas.write_json(out);
   print(fmt::format("{}  {}\n", shown(out), human_bytes(fs::file_size(out))));

@@ -263,6 +263,11 @@ class Neurons(unittest.TestCase):
         exported = json.loads((self.path / "a.json").read_text())
         self.assertEqual(len(exported["neurons"]), 3 * BLOCKS * NEURONS + NEURONS)
         self.assertIn(".csv or .json", self.refusal("export", self.atlas, "-o", self.path / "a.txt"))
+        config = self.path / "config.json"
+        config.write_text("{}")
+        self.assertIn("--force", self.refusal("export", self.atlas, "-o", config))
+        self.assertEqual(config.read_text(), "{}")
+        self.answer("export", self.atlas, "-o", config, "--force")
         self.assertIn("No such file", self.refusal("export", self.atlas, "-o", self.path / "none" / "a.csv"))
         os.link(self.atlas, self.path / "same.json")
         self.assertIn("the atlas itself", self.refusal("export", self.atlas, "-o", self.path / "same.json"))
