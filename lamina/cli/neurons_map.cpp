@@ -19,7 +19,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<atlas::Rows> rows_from(const std::string& list) {
+// Empty: all that the model has.
+std::vector<atlas::Rows> rows_from(const std::string& list, const Blueprint& blueprint) {
+  if (list.empty()) {
+    const bool gated = std::ranges::any_of(
+        blueprint.with_neurons(), [&](Site site) { return !blueprint.part(site).neurons->gate.empty(); });
+    return gated ? std::vector{atlas::Rows::up, atlas::Rows::gate, atlas::Rows::down}
+                 : std::vector{atlas::Rows::up, atlas::Rows::down};
+  }
   std::vector<atlas::Rows> rows;
   for (const std::string& entry : split(list, ',')) {
     const std::string_view name = trim(entry);
@@ -69,12 +76,12 @@ std::vector<int64_t> blocks_from(const std::string& list, const Blueprint& bluep
 int run_neurons_map(int argc, char** argv) {
   CLI::App app(
       "Read every neuron of a model through its LM head and write what each says into an atlas (SQLite).\n\n"
-      "Example: lamina neurons map SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2.sqlite --rows up,gate,down\n"
+      "Example: lamina neurons map SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2.sqlite\n"
       "         lamina neurons map TUNED -o tuned.sqlite --head BASE     (for neurons compare)\n"
       "Ctrl-C keeps the blocks that are done; the same command with --resume goes on.",
       "neurons map");
   fs::path model, out, head_model;
-  std::string rows = "up", lens = "unembed", norm = "none", blocks;
+  std::string rows, lens = "unembed", norm = "none", blocks;
   std::string products = "float32", device = "cpu";
   int64_t top = 8, random = -1, seed = 0;
   int threads = 1;
@@ -82,9 +89,10 @@ int run_neurons_map(int argc, char** argv) {
   app.add_option("MODEL", model, "folder or GGUF file")->required();
   app.add_option("-o,--output", out, "the atlas to write")->required();
   app.add_option("--rows", rows,
-                 "what is read of a neuron: up, gate (rows, what it listens for), down (the "
-                 "column, what it writes); comma-separated")
-      ->capture_default_str();
+                 "what is read of a neuron: up, gate (rows, what it listens for), down (the column, what it "
+                 "writes); comma-separated (default: all that the model has)");
+  comma - separated ")
+              ->capture_default_str();
   app.add_option("--lens", lens, "unembed (the LM head) or embed (the input embedding)")
       ->capture_default_str()
       ->check(CLI::IsMember({"unembed", "embed"}));
@@ -126,7 +134,7 @@ int run_neurons_map(int argc, char** argv) {
   const Opened opened = open(model);
   const Blueprint& blueprint = opened.blueprint;
   const neurons::Source source{opened.checkpoint, blueprint};
-  neurons::MapOptions options{.rows = rows_from(rows),
+  neurons::MapOptions options{.rows = rows_from(rows, blueprint),
                               .norm = neurons::norm_from_name(norm),
                               .top = top,
                               .seed = seed,
