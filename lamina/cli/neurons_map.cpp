@@ -90,9 +90,7 @@ int run_neurons_map(int argc, char** argv) {
   app.add_option("-o,--output", out, "the atlas to write")->required();
   app.add_option("--rows", rows,
                  "what is read of a neuron: up, gate (rows, what it listens for), down (the column, what it "
-                 "writes); comma-separated (default: all that the model has)");
-  comma - separated ")
-              ->capture_default_str();
+                 "writes), comma-separated (default: all that the model has)");
   app.add_option("--lens", lens, "unembed (the LM head) or embed (the input embedding)")
       ->capture_default_str()
       ->check(CLI::IsMember({"unembed", "embed"}));
