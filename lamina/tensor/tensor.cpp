@@ -103,6 +103,8 @@ std::string message_of(const std::exception& error) {
   const std::string_view text = torch->what_without_backtrace();
   if (text.find("can't allocate memory") != std::string_view::npos)
     return "out of memory; try fewer or shorter samples, or a machine with more";
+  if (text.find("index out of range in self") != std::string_view::npos)
+    return "a token lies outside the model's vocabulary; is this the tokenizer of another model?";
   return std::string(text);
 }
 

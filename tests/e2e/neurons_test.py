@@ -346,6 +346,9 @@ class Neurons(unittest.TestCase):
         for arguments in (["clamp", model, "--set", "0.1=3", "-p", "a"], ["clamp", model, "--set", "0.1=3", "--bake", "-o", self.path / "x"],
                           ["erase", model, "a", "-o", self.path / "x"]):
             self.assertIn("none of the model's 9", self.refusal(*arguments))
+        done = subprocess.run([LAMINA, "generate", model, "-p", "hello"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("tokenizer of another model", done.stderr)
 
     def test_one_interrupt_ends_an_answer(self):
         model = write_tokenizer(write_model(self.path / "spoken", vocabulary=256))
