@@ -34,7 +34,7 @@ std::vector<double> divergences(const Model& before, const Model& after, const s
                               .unsqueeze(0);
     const Tensor p = at::log_softmax(before.run({.ids = window}).squeeze(0).to(at::kFloat), 1);
     const Tensor q = at::log_softmax(after.run({.ids = window}).squeeze(0).to(at::kFloat), 1);
-    const Tensor kl = (p.exp() * (p - q)).sum(1, false, at::kDouble).clamp_min(0).contiguous();
+    const Tensor kl = neurons::divergence_by_position(p, q);
     values.insert(values.end(), kl.const_data_ptr<double>(), kl.const_data_ptr<double>() + kl.numel());
   }
   return values;

@@ -27,13 +27,7 @@ class Laws : public testing::TestWithParam<const Architecture*> {
   }
 };
 
-std::vector<const Architecture*> listed() {
-  std::vector<const Architecture*> all;
-  for (const Architecture& architecture : architectures()) all.push_back(&architecture);
-  return all;
-}
-
-INSTANTIATE_TEST_SUITE_P(Every, Laws, testing::ValuesIn(listed()),
+INSTANTIATE_TEST_SUITE_P(Every, Laws, testing::ValuesIn(tiny::listed()),
                          [](const auto& info) { return std::string(info.param->name); });
 
 // What a model may have lost, from half a block to most of it. First and last blocks are where caches and

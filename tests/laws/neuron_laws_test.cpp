@@ -42,13 +42,7 @@ class NeuronLaws : public testing::TestWithParam<const Architecture*> {
   }
 };
 
-std::vector<const Architecture*> listed() {
-  std::vector<const Architecture*> all;
-  for (const Architecture& architecture : architectures()) all.push_back(&architecture);
-  return all;
-}
-
-INSTANTIATE_TEST_SUITE_P(Every, NeuronLaws, testing::ValuesIn(listed()),
+INSTANTIATE_TEST_SUITE_P(Every, NeuronLaws, testing::ValuesIn(tiny::listed()),
                          [](const auto& info) { return std::string(info.param->name); });
 
 std::vector<NeuronPlace> places(const Neurons& neurons) {

@@ -39,6 +39,13 @@ class Folder {
   std::filesystem::path path_;
 };
 
+// Every registered architecture: what the laws run over.
+inline std::vector<const Architecture*> listed() {
+  std::vector<const Architecture*> all;
+  for (const Architecture& architecture : architectures()) all.push_back(&architecture);
+  return all;
+}
+
 // Splitmix64: the standard distributions differ between libraries.
 class Random {
  public:

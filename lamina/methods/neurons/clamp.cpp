@@ -12,14 +12,6 @@ namespace lamina::neurons {
 
 namespace {
 
-void check_known(const Model& model, std::span<const int32_t> ids) {
-  for (int32_t id : ids) {
-    if (id < 0 || id >= model.blueprint().vocabulary)
-      fail("token {} of the tokenizer is none of the model's {}; is it the tokenizer of another model?", id,
-           model.blueprint().vocabulary);
-  }
-}
-
 Tensor batch_of(const std::vector<int32_t>& ids) {
   return at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong).unsqueeze(0);
 }
@@ -72,10 +64,22 @@ class Reader : public Tap {
 
 }  // namespace
 
+void check_tokens(const Model& model, std::span<const int32_t> ids) {
+  for (int32_t id : ids) {
+    if (id < 0 || id >= model.blueprint().vocabulary)
+      fail("token {} of the tokenizer is none of the model's {}; is it the tokenizer of another model?", id,
+           model.blueprint().vocabulary);
+  }
+}
+
+Tensor divergence_by_position(const Tensor& log_p, const Tensor& log_q) {
+  return (log_p.exp() * (log_p - log_q)).sum(1, false, at::kDouble).clamp_min(0).contiguous();
+}
+
 Unclamped unclamped(const Model& model, const ClampInput& input, const OnToken& on_token) {
   const InferenceMode evaluating;
-  check_known(model, input.prompt);
-  check_known(model, input.concept_tokens);
+  check_tokens(model, input.prompt);
+  check_tokens(model, input.concept_tokens);
   Tap none;
   Unclamped result{.answer = {}, .log_p = log_probabilities(model, input.prompt, none)};
   result.answer = answer_of(result.log_p, input);
@@ -89,10 +93,7 @@ Answer clamped_answer(const Model& model, const std::vector<Clamp>& clamps, cons
   Clamping tap(model.blueprint(), clamps);
   const Tensor log_p = log_probabilities(model, input.prompt, tap);
   Answer answer = answer_of(log_p, input);
-  const Tensor kl = (reference.log_p.exp() * (reference.log_p - log_p))
-                        .sum(1, false, at::kDouble)
-                        .clamp_min(0)
-                        .contiguous();
+  const Tensor kl = divergence_by_position(reference.log_p, log_p);
   answer.kl = kl.const_data_ptr<double>()[kl.numel() - 1];
   answer.mean_kl = kl.mean().item<double>();
   answer.ids = continuation(model, input, tap, on_token);
@@ -110,7 +111,7 @@ NeuronStatistics neuron_statistics(const Model& model, Site site, int64_t neuron
              model.blueprint());
   Reader reader(site, neuron, place);
   for (const std::vector<int32_t>& sample : samples) {
-    check_known(model, sample);
+    check_tokens(model, sample);
     // Nothing after the part matters.
     Stream stream = model.begin({.ids = batch_of(sample)});
     for (Site before : model.blueprint().present()) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "lamina/model/model.h"
@@ -46,6 +47,13 @@ Unclamped unclamped(const Model& model, const ClampInput& input, const OnToken& 
 // clamp matches no neuron.
 Answer clamped_answer(const Model& model, const std::vector<Clamp>& clamps, const ClampInput& input,
                       const Unclamped& reference, const OnToken& on_token = {});
+
+// Throws Error when a token is none of the model's.
+void check_tokens(const Model& model, std::span<const int32_t> ids);
+
+// KL(p || q) of two sets of log-probabilities [positions, vocabulary], in nats, float64 [positions]; rounding
+// below 0 is taken off.
+Tensor divergence_by_position(const Tensor& log_p, const Tensor& log_q);
 
 // Mean, standard deviation, smallest and largest value of one neuron at one place on a text: the unit that
 // clamp values are given in ("+10sd").

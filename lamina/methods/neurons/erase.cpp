@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lamina/base/error.h"
+#include "lamina/methods/neurons/clamp.h"
 #include "lamina/methods/neurons/map.h"
 
 namespace lamina::neurons {
@@ -33,11 +34,8 @@ Erasure erase(const Model& model, const Checkpoint& checkpoint, const std::vecto
               const std::vector<int32_t>& concept_tokens, const EraseOptions& options, const Watch& watch) {
   const InferenceMode evaluating;
   if (prompt.empty() || concept_tokens.empty()) fail("erasing needs a prompt and a concept");
-  for (const auto* ids : {&prompt, &concept_tokens}) {
-    if (std::ranges::max(*ids) >= model.blueprint().vocabulary)
-      fail("token {} of the tokenizer is none of the model's {}; is it the tokenizer of another model?",
-           std::ranges::max(*ids), model.blueprint().vocabulary);
-  }
+  check_tokens(model, prompt);
+  check_tokens(model, concept_tokens);
   const Tensor tokens =
       at::tensor(std::vector<int64_t>(concept_tokens.begin(), concept_tokens.end()), at::kLong);
   Erasure result;
@@ -78,7 +76,8 @@ Erasure erase(const Model& model, const Checkpoint& checkpoint, const std::vecto
       const auto [values, indices] = cosines.topk(std::min(options.edits, cosines.numel()));
       for (int64_t i = 0; i < values.numel(); ++i) {
         const int64_t neuron = indices[i].item<int64_t>();
-        result.rows.push_back({.block = model.blueprint().part(site).block,
+        result.rows.push_back({.site = site,
+                               .block = model.blueprint().part(site).block,
                                .neuron = neuron,
                                .vector = vector,
                                .cosine = values[i].item<double>(),
@@ -95,10 +94,8 @@ Erasure erase(const Model& model, const Checkpoint& checkpoint, const std::vecto
 
   // 4: turned round, with the length they had.
   for (const ErasedRow& row : result.rows) {
-    Replace replace{.site = {}, .neuron = row.neuron, .vector = row.vector};
-    for (Site site : model.blueprint().with_neurons()) {
-      if (model.blueprint().part(site).block == row.block) replace.site = model.blueprint().part(site).path;
-    }
+    Replace replace{
+        .site = model.blueprint().part(row.site).path, .neuron = row.neuron, .vector = row.vector};
     for (float value : result.direction) replace.values.push_back(static_cast<float>(-row.norm) * value);
     result.plan.edits.push_back(std::move(replace));
   }

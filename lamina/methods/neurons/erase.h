@@ -22,6 +22,7 @@ struct EraseOptions {
 };
 
 struct ErasedRow {
+  Site site;
   int block = 0;
   int64_t neuron = 0;
   NeuronVector vector = NeuronVector::up;
