@@ -129,6 +129,7 @@ struct NeuronId {
 };
 // "12.345"; throws Error for anything else.
 NeuronId neuron_id(std::string_view text);
+std::string name_of(NeuronId id);  // "12.345"
 
 // One label of a neuron as a reader sees it.
 struct Reading {

@@ -42,6 +42,10 @@ std::string fingerprint(const Header& header) {
   return json.dump();
 }
 
+std::string name_of(NeuronId id) {
+  return fmt::format("{}.{}", id.block, id.neuron);
+}
+
 NeuronId neuron_id(std::string_view text) {
   NeuronId id;
   const size_t point = text.find('.');

@@ -36,10 +36,6 @@ std::vector<Rows> rows_of(const std::string& list) {
   return rows;
 }
 
-std::string name_of(NeuronId id) {
-  return fmt::format("{}.{}", id.block, id.neuron);
-}
-
 std::string set_name(Set set) {
   return set.head == Head::own ? std::string(rows_name(set.rows))
                                : fmt::format("{}, other head", rows_name(set.rows));
@@ -71,7 +67,9 @@ Json to_json(const Reading& reading, bool bottom) {
 }
 
 Json to_json(const Best& best) {
-  return {{"neuron", name_of({best.block, best.neuron})}, {"p", std::exp(best.log_p)}, {"score", best.score}};
+  return {{"neuron", name_of(NeuronId{best.block, best.neuron})},
+          {"p", std::exp(best.log_p)},
+          {"score", best.score}};
 }
 
 Json to_json(const Found& found, const Atlas& atlas) {
@@ -129,10 +127,10 @@ std::string control_text(const Found& found, const Atlas& atlas) {
     }
     if (!best) continue;
     const double p = std::exp(best->best.log_p);
-    std::string sentence =
-        fmt::format("{}: the likeliest for {} is {} ({} pole), p {}", set_name(set),
-                    in_quotes(atlas.token_text(best->token)), name_of({best->best.block, best->best.neuron}),
-                    pole_name(best->bottom), figure(p));
+    std::string sentence = fmt::format("{}: the likeliest for {} is {} ({} pole), p {}", set_name(set),
+                                       in_quotes(atlas.token_text(best->token)),
+                                       name_of(NeuronId{best->best.block, best->best.neuron}),
+                                       pole_name(best->bottom), figure(p));
     if (best->random) {
       const double chance = std::exp(best->random->log_p);
       sentence += fmt::format("; the best of {} random directions of the same norms gives {}",

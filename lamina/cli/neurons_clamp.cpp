@@ -219,8 +219,7 @@ int run_neurons_clamp(int argc, char** argv) {
   Json record = {{"site", place}, {"mode", mode}, {"clamps", Json::array()}};
   std::string shown_text;
   for (const Held& h : held) {
-    Json entry = {{"neuron", fmt::format("{}.{}", h.setting.id.block, h.setting.id.neuron)},
-                  {"value", h.clamp.value}};
+    Json entry = {{"neuron", name_of(h.setting.id)}, {"value", h.clamp.value}};
     shown_text += fmt::format("{}.{} at {}, {} {:.4g}", h.setting.id.block, h.setting.id.neuron, place, mode,
                               h.clamp.value);
     if (measured) {

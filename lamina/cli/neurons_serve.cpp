@@ -70,10 +70,6 @@ std::string text_of(const Query& query, const std::string& name) {
   return found == query.end() ? "" : found->second;
 }
 
-std::string id_text(NeuronId id) {
-  return fmt::format("{}.{}", id.block, id.neuron);
-}
-
 // JSON knows no NaN; what does not exist is null.
 Json number(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);
@@ -201,8 +197,8 @@ class Shelf {
       entry["of"] = shown->of;
       sets.push_back(std::move(entry));
     }
-    if (sets.empty()) fail("neuron {} is not in this atlas; its block was not mapped", id_text(id));
-    Json answer = {{"id", id_text(id)}, {"sets", sets}, {"angles", nullptr}};
+    if (sets.empty()) fail("neuron {} is not in this atlas; its block was not mapped", name_of(id));
+    Json answer = {{"id", name_of(id)}, {"sets", sets}, {"angles", nullptr}};
     if (const auto angles = atlas_.angles(id))
       answer["angles"] = {{"gate_up", number(angles->gate_up)},
                           {"up_down", number(angles->up_down)},
@@ -233,7 +229,7 @@ class Shelf {
     const NeuronId id = atlas::neuron_id(text);
     const atlas::Header& header = atlas_.header();
     if (id.block < 0 || id.block >= header.blocks || id.neuron < 0 || id.neuron >= header.neurons)
-      fail("{} is no neuron of {}: blocks go from 0 to {} and neurons from 0 to {}", id_text(id),
+      fail("{} is no neuron of {}: blocks go from 0 to {} and neurons from 0 to {}", name_of(id),
            in_quotes(header.model), header.blocks - 1, header.neurons - 1);
     return id;
   }
@@ -250,7 +246,7 @@ class Shelf {
   static Json to_json(atlas::Set set) { return cli::to_json(set); }
   static Json to_json(const atlas::Reading& reading) { return cli::to_json(reading); }
   static Json to_json(const atlas::Hit& hit) {
-    return {{"id", id_text(hit.id)},
+    return {{"id", name_of(hit.id)},
             {"rows", atlas::rows_name(hit.set.rows)},
             {"head", atlas::head_name(hit.set.head)},
             {"pole", hit.bottom ? "bottom" : "top"},
@@ -265,7 +261,7 @@ class Shelf {
                   {"pole", control.bottom ? "bottom" : "top"},
                   {"token", control.token},
                   {"text", atlas_.token_text(control.token)},
-                  {"best", id_text({control.best.block, control.best.neuron})},
+                  {"best", name_of(NeuronId{control.best.block, control.best.neuron})},
                   {"best_p", number(std::exp(control.best.log_p))},
                   {"random_p", nullptr},
                   {"random_directions", control.random_directions},
@@ -439,16 +435,16 @@ class Bench {
     std::vector<Clamp> clamps;
     Json held = Json::array();
     for (const WantedClamp& one : wanted.clamps) {
-      lines.add({{"event", "measuring"}, {"id", id_text(one.id)}});
+      lines.add({{"event", "measuring"}, {"id", name_of(one.id)}});
       const neurons::NeuronStatistics& seen = statistics(one);
       if (one.in_deviations && !(seen.deviation > 0))
         fail(
             "neuron {} never changes on the calibration text, so it has no standard deviation; give a value "
             "of its own",
-            id_text(one.id));
+            name_of(one.id));
       clamps.push_back(one.clamp);
       clamps.back().value = one.in_deviations ? one.value * seen.deviation : one.value;
-      held.push_back({{"id", id_text(one.id)},
+      held.push_back({{"id", name_of(one.id)},
                       {"place", place_name(one.clamp.place)},
                       {"mode", mode_name(one.clamp.mode)},
                       {"value", clamps.back().value},
