@@ -103,4 +103,39 @@ void write_absences(Json& config, const Absences& absences) {
   }
 }
 
+NormsRemoved read_norms_removed(const Json& config, int blocks, std::string_view what) {
+  constexpr std::string_view kKey = "lamina_norms_removed";
+  NormsRemoved removed;
+  if (!json_has(config, kKey)) return removed;
+  const Json& entry = config.at(std::string(kKey));
+  if (!entry.is_object())
+    fail("{}: {} is {} where an object was expected", what, kKey, in_quotes(entry.dump(), 40));
+  for (const auto& [key, value] : entry.items()) {
+    const std::string here = fmt::format("{}.{}", kKey, key);
+    if (key == "final") {
+      removed.last = json_bool_or(entry, key, false, what);
+      continue;
+    }
+    if (key != "attention" && key != "mlp")
+      fail("{}: {} is not known here; attention, mlp and final are", what, here);
+    if (!value.is_array())
+      fail("{}: {} is {} where a list of blocks was expected", what, here, in_quotes(value.dump(), 40));
+    for (const Json& block : value) {
+      if (!block.is_number_integer())
+        fail("{}: {} holds {} where a block number was expected", what, here, in_quotes(block.dump(), 40));
+      add(removed.parts, block.get<int64_t>(), key == "mlp" ? Kind::mlp : Kind::attention, blocks, what,
+          here);
+    }
+  }
+  return removed;
+}
+
+void write_norms_removed(Json& config, const NormsRemoved& removed) {
+  config.erase("lamina_norms_removed");
+  if (removed == NormsRemoved{}) return;
+  Json& entry = config["lamina_norms_removed"];
+  entry = {{"attention", Json::array()}, {"mlp", Json::array()}, {"final", removed.last}};
+  for (const auto& [block, kind] : removed.parts) entry[std::string(kind_name(kind))].push_back(block);
+}
+
 }  // namespace lamina

@@ -19,4 +19,16 @@ Absences read_absences(const Json& config, int blocks, std::string_view what);
 // Replaces what the config said. An empty set leaves no key behind.
 void write_absences(Json& config, const Absences& absences);
 
+// The norms that were folded into the maps that read them:
+//   `lamina_norms_removed: {"attention": [0, 1], "mlp": [0], "final": false}`, block numbers.
+struct NormsRemoved {
+  Absences parts = {};  // in front of these
+  bool last = false;
+  bool operator==(const NormsRemoved&) const = default;
+};
+// Throws Error when the key is malformed or names a block that does not exist.
+NormsRemoved read_norms_removed(const Json& config, int blocks, std::string_view what);
+// Replaces what the config said. Nothing removed leaves no key behind.
+void write_norms_removed(Json& config, const NormsRemoved& removed);
+
 }  // namespace lamina

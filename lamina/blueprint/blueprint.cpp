@@ -33,6 +33,20 @@ std::string_view place_name(NeuronPlace place) {
   return "";
 }
 
+std::string_view reader_name(Reader reader) {
+  switch (reader) {
+    case Reader::qk:
+      return "qk";
+    case Reader::v:
+      return "v";
+    case Reader::mlp:
+      return "mlp";
+    case Reader::head:
+      return "final";
+  }
+  return "";
+}
+
 std::string Part::label() const {
   return fmt::format("{}{}", kind == Kind::attention ? 'A' : 'F', block);
 }
@@ -50,6 +64,28 @@ Site Blueprint::site(std::string_view path) const {
   for (const Part& part : parts) paths.push_back(part.path);
   const auto meant = nearest(path, paths);
   fail("{} is no part of this model{}", in_quotes(path), meant ? fmt::format("; was {} meant?", *meant) : "");
+}
+
+std::vector<NormPath> Blueprint::norm_paths() const {
+  std::vector<NormPath> paths;
+  for (Site site : present()) {
+    if (!part(site).norm) continue;
+    for (const FrontNorm::Reading& reading : part(site).norm->readings) {
+      const NormPath path{site, reading.reader};
+      if (paths.empty() || paths.back() != path) paths.push_back(path);
+    }
+  }
+  if (!final_norm.empty()) paths.push_back({});
+  return paths;
+}
+
+const std::string& Blueprint::norm_site(const NormPath& path) const {
+  return path.reader == Reader::head ? final_norm : part(path.site).path;
+}
+
+std::string Blueprint::label(const NormPath& path) const {
+  const std::string name(reader_name(path.reader));
+  return path.reader == Reader::head ? name : name + std::to_string(part(path.site).block);
 }
 
 std::vector<Site> Blueprint::present() const {

@@ -45,6 +45,31 @@ struct Slot {
 enum class NeuronPlace { gate, linear, post };
 std::string_view place_name(NeuronPlace place);  // "gate", "linear", "post"
 
+// Who reads what a norm gives: queries and keys, values, neurons, the head. Norms are frozen reader by
+// reader.
+enum class Reader { qk, v, mlp, head };
+std::string_view reader_name(Reader reader);  // "qk", "v", "mlp", "final"
+
+// One reader of one norm. `site` is that of the part behind the norm; none (-1) for the last norm, which the
+// head reads.
+struct NormPath {
+  Site site = {};
+  Reader reader = Reader::head;
+  auto operator<=>(const NormPath&) const = default;
+};
+
+// The norm in front of a part, and the maps that read it.
+struct FrontNorm {
+  struct Reading {
+    Reader reader;
+    std::string map;    // path of a linear map (".weight", ".bias")
+    int64_t first = 0;  // of its outputs, those that this reader takes
+    int64_t count = 0;
+  };
+  std::string path;  // of its ".weight" and, where it has one, ".bias"
+  std::vector<Reading> readings = {};
+};
+
 // The neurons of a feed-forward: neuron n reads row n of `gate` and of `up`, a_n = act(gate_n . h) (up_n .
 // h), and writes a_n times column n of `down`. All three are paths of linear maps (".weight", ".bias").
 struct Neurons {
@@ -64,6 +89,7 @@ struct Part {
   int64_t kv_values = 0;    // numbers a token leaves in the key-value cache
   int64_t score_width = 0;  // query width: 4 * score_width * context FLOPs a token beside the matrix products
   std::optional<Neurons> neurons = {};  // of a feed-forward, present or not
+  std::optional<FrontNorm> norm = {};   // nothing: it was folded into the maps that read it
 
   std::string label() const;  // "A7", "F7"
 };
@@ -82,7 +108,7 @@ struct Blueprint {
   int64_t context = 0;         // longest sequence the model was made for
   std::string embedding;       // slot names
   std::string head;            // equals `embedding` when tied
-  std::string final_norm;      // path of the norm that the head reads through
+  std::string final_norm;      // path of the norm that the head reads through; empty: it was folded away
   bool centred_norms = false;  // LayerNorm: the mean is taken off; else root mean square alone
   std::string depth_key = "num_hidden_layers";  // config key that holds `blocks`
   std::vector<std::string> per_layer_arrays;    // config keys that hold one value a block
@@ -96,6 +122,11 @@ struct Blueprint {
   Site site(std::string_view path) const;
   std::vector<Site> present() const;
   std::vector<Site> with_neurons() const;  // the parts present that have neurons
+  // Every reader of every norm of the parts present, in the order of the walk, the head last.
+  std::vector<NormPath> norm_paths() const;
+  // "model.layers.7.self_attn" or the last norm's path: how plans name the norm; "qk7", "final": short.
+  const std::string& norm_site(const NormPath& path) const;
+  std::string label(const NormPath& path) const;
 
   int64_t parameters(Site site) const;
   int64_t parameters() const;  // a tied head counts once

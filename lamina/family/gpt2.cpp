@@ -41,6 +41,9 @@ Json tiny() {
 Blueprint spelled(const Json& json, std::string_view root, std::string_view what) {
   const Config config = read_config(json, what);
   const Absences absences = read_absences(json, static_cast<int>(config.blocks), what);
+  const NormsRemoved removed = read_norms_removed(json, static_cast<int>(config.blocks), what);
+  if (removed.last && config.tied)
+    fail("{}: the last norm was folded into the head, but \"tie_word_embeddings\" is true", what);
   const std::string stem(root);
   Blueprint b;
   b.family = "gpt2";
@@ -51,7 +54,7 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
   b.context = config.positions;
   b.embedding = stem + "wte.weight";
   b.head = config.tied ? b.embedding : "lm_head.weight";
-  b.final_norm = stem + "ln_f";
+  if (!removed.last) b.final_norm = stem + "ln_f";
   b.centred_norms = true;
   b.depth_key = "n_layer";
 
@@ -80,7 +83,13 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
         neurons{prefix + "neurons", config.neurons};
 
     const int attention = part(Kind::attention, "attn");
-    weight(attention, "ln_1", {residual});
+    if (!removed.parts.contains({block, Kind::attention})) {
+      weight(attention, "ln_1", {residual});
+      const std::string qkv = prefix + "attn.c_attn";
+      b.parts.back().norm = FrontNorm{.path = prefix + "ln_1",
+                                      .readings = {{Reader::qk, qkv, 0, 2 * config.width},
+                                                   {Reader::v, qkv, 2 * config.width, config.width}}};
+    }
     weight(attention, "attn.c_attn", {residual, fused});
     weight(attention, "attn.c_proj", {heads, residual}, true);
     b.parts.back().kv_values = b.parts.back().present ? 2 * config.width : 0;
@@ -90,20 +99,29 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
     }
 
     const int mlp = part(Kind::mlp, "mlp");
-    weight(mlp, "ln_2", {residual});
+    const bool normed = !removed.parts.contains({block, Kind::mlp});
+    if (normed) {
+      weight(mlp, "ln_2", {residual});
+      b.parts.back().norm = FrontNorm{.path = prefix + "ln_2",
+                                      .readings = {{Reader::mlp, prefix + "mlp.c_fc", 0, config.neurons}}};
+    }
     weight(mlp, "mlp.c_fc", {residual, neurons});
     weight(mlp, "mlp.c_proj", {neurons, residual}, true);
     b.parts.back().neurons = Neurons{.count = config.neurons,
                                      .up = prefix + "mlp.c_fc",
                                      .down = prefix + "mlp.c_proj",
-                                     .norm = prefix + "ln_2"};
+                                     .norm = normed ? prefix + "ln_2" : ""};
   }
-  b.slots.push_back({.name = b.final_norm + ".weight", .axes = {residual}});
-  b.slots.push_back({.name = b.final_norm + ".bias", .axes = {residual}});
+  if (!removed.last) {
+    b.slots.push_back({.name = b.final_norm + ".weight", .axes = {residual}});
+    b.slots.push_back({.name = b.final_norm + ".bias", .axes = {residual}});
+  }
   if (config.tied) {
     b.optional_slots.push_back("lm_head.weight");
   } else {
     b.slots.push_back({.name = b.head, .axes = {vocabulary, residual}});
+    // What is left of the last norm's bias.
+    if (removed.last) b.slots.push_back({.name = "lm_head.bias", .axes = {vocabulary}});
   }
   return b;
 }

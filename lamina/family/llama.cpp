@@ -129,6 +129,9 @@ Json tiny_qwen2() {
 Blueprint blueprint(const Json& json, std::string_view what) {
   const Config config = read_config(json, what);
   const Absences absences = read_absences(json, static_cast<int>(config.blocks), what);
+  const NormsRemoved removed = read_norms_removed(json, static_cast<int>(config.blocks), what);
+  if (removed.last && config.tied)
+    fail("{}: the last norm was folded into the head, but \"tie_word_embeddings\" is true", what);
   Blueprint b;
   b.family = "llama";
   b.stack = "model.layers";
@@ -140,7 +143,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   b.front_counts = {"max_window_layers"};
   b.embedding = "model.embed_tokens.weight";
   b.head = config.tied ? b.embedding : "lm_head.weight";
-  b.final_norm = "model.norm";
+  if (!removed.last) b.final_norm = "model.norm";
   // Of the three, transformers gives only Llama the key.
   const std::string mlp_bias_key =
       stock_name(json_string_or(json, "model_type", "llama", what)) == "llama" ? "mlp_bias" : "";
@@ -177,7 +180,14 @@ Blueprint blueprint(const Json& json, std::string_view what) {
     const Axis neurons{fmt::format("{}neurons", prefix), config.neurons};
 
     const int attention = part(Kind::attention, "self_attn");
-    weight(attention, "input_layernorm", {residual}, false);
+    if (!removed.parts.contains({block, Kind::attention})) {
+      weight(attention, "input_layernorm", {residual}, false);
+      b.parts.back().norm =
+          FrontNorm{.path = prefix + "input_layernorm",
+                    .readings = {{Reader::qk, prefix + "self_attn.q_proj", 0, queries.size()},
+                                 {Reader::qk, prefix + "self_attn.k_proj", 0, keys.size()},
+                                 {Reader::v, prefix + "self_attn.v_proj", 0, keys.size()}}};
+    }
     weight(attention, "self_attn.q_proj", {queries, residual}, config.qkv_bias);
     weight(attention, "self_attn.k_proj", {keys, residual}, config.qkv_bias);
     weight(attention, "self_attn.v_proj", {keys, residual}, config.qkv_bias);
@@ -186,7 +196,13 @@ Blueprint blueprint(const Json& json, std::string_view what) {
     b.parts.back().score_width = config.heads * config.head_dim;
 
     const int mlp = part(Kind::mlp, "mlp");
-    weight(mlp, "post_attention_layernorm", {residual}, false);
+    const bool normed = !removed.parts.contains({block, Kind::mlp});
+    if (normed) {
+      weight(mlp, "post_attention_layernorm", {residual}, false);
+      b.parts.back().norm = FrontNorm{.path = prefix + "post_attention_layernorm",
+                                      .readings = {{Reader::mlp, prefix + "mlp.gate_proj", 0, neurons.size()},
+                                                   {Reader::mlp, prefix + "mlp.up_proj", 0, neurons.size()}}};
+    }
     weight(mlp, "mlp.gate_proj", {neurons, residual}, config.mlp_bias);
     weight(mlp, "mlp.up_proj", {neurons, residual}, config.mlp_bias);
     weight(mlp, "mlp.down_proj", {residual, neurons}, config.mlp_bias, true);
@@ -194,10 +210,10 @@ Blueprint blueprint(const Json& json, std::string_view what) {
                                      .gate = prefix + "mlp.gate_proj",
                                      .up = prefix + "mlp.up_proj",
                                      .down = prefix + "mlp.down_proj",
-                                     .norm = prefix + "post_attention_layernorm",
+                                     .norm = normed ? prefix + "post_attention_layernorm" : "",
                                      .bias_key = mlp_bias_key};
   }
-  b.slots.push_back({.name = "model.norm.weight", .axes = {residual}});
+  if (!removed.last) b.slots.push_back({.name = "model.norm.weight", .axes = {residual}});
   if (config.tied) {
     b.optional_slots.push_back("lm_head.weight");
   } else {

@@ -22,12 +22,14 @@ const Stored& Weights::at(const std::string& name) const {
 }
 
 Tensor Weights::matrix(const std::string& name) const {
+  if (const auto it = options_.trained.find(name); it != options_.trained.end()) return it->second;
   const Stored& stored = at(name);
   const bool narrow = stored.dtype == DType::bf16 || stored.dtype == DType::f16;
   return load(stored, options_.keep_narrow && narrow ? scalar_type(stored.dtype) : options_.dtype);
 }
 
 Tensor Weights::vector(const std::string& name) const {
+  if (const auto it = options_.trained.find(name); it != options_.trained.end()) return it->second;
   return load(at(name), options_.dtype);
 }
 
@@ -36,7 +38,20 @@ Tensor Weights::vector_or_none(const std::string& name) const {
 }
 
 Linear Weights::linear(const std::string& path) const {
-  return {matrix(path + ".weight"), vector_or_none(path + ".bias")};
+  Linear linear{.weight = matrix(path + ".weight"), .bias = vector_or_none(path + ".bias")};
+  if (const auto it = options_.low_rank.find(path); it != options_.low_rank.end())
+    linear.low_rank = it->second;
+  return linear;
+}
+
+Linear Weights::linear_in_out(const std::string& path) const {
+  Linear result = linear(path);
+  // Turned round once: the products of one row want [out, in] in one piece. What is trained stays as it is.
+  if (options_.trained.contains(path + ".weight"))
+    result.in_out = true;
+  else
+    result.weight = result.weight.t().contiguous();
+  return result;
 }
 
 }  // namespace lamina

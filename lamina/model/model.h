@@ -12,7 +12,9 @@
 
 #include "lamina/blueprint/blueprint.h"
 #include "lamina/checkpoint/checkpoint.h"
+#include "lamina/nn/attention.h"
 #include "lamina/nn/linear.h"
+#include "lamina/nn/norm.h"
 #include "lamina/plan/plan.h"
 #include "lamina/tensor/tensor.h"
 
@@ -40,6 +42,14 @@ struct Stream {
   std::optional<Cache> cache;
 };
 
+// What attention did in one part. weights(queries, keys, options) gives where each head looked; `out` applied
+// to from_heads of `mixed`, zeroed but for one head and without its bias, is what that head writes.
+struct Heads {
+  Tensor queries, keys, mixed;  // [batch, heads or groups, tokens, head_dim]
+  AttendOptions options;
+  const Linear& out;
+};
+
 // What one pass may see, skip or replace. The default does nothing.
 class Tap {
  public:
@@ -52,6 +62,13 @@ class Tap {
   // returns.
   virtual bool reads_neurons(Site) const { return false; }
   virtual Tensor neurons(Site, NeuronPlace, const Tensor& values) { return values; }
+  // Parts whose norm this pass reads or replaces (Site{}: the last norm): `norm` is then called once for each
+  // reader, and that reader goes on with what it returns.
+  virtual bool reads_norm(Site) const { return false; }
+  virtual Tensor norm(const NormPath&, const Norm& norm, const Tensor& x) { return norm(x); }
+  // Parts with attention whose heads this pass sees.
+  virtual bool reads_heads(Site) const { return false; }
+  virtual void saw_heads(Site, const Heads&) {}
   // Called before the last norm and after it: "before_norm", "after_norm".
   virtual void saw_end(const Tensor& /*residual*/, const Tensor& /*normed*/) {}
 };
@@ -98,18 +115,41 @@ class Model {
   at::ScalarType dtype_;
 };
 
+// A norm as a part asks for it: through the pass's tap where that wants it. An absent one is the identity.
+class NormTaps {
+ public:
+  NormTaps(const std::optional<Norm>& norm, Tap& tap, Site site)
+      : norm_(norm), tap_(tap), site_(site), read_(norm.has_value() && tap.reads_norm(site)) {}
+  bool any() const { return read_; }  // readers may then differ in what they get
+  Tensor operator()(Reader reader, const Tensor& x) const {
+    return read_ ? tap_.norm({site_, reader}, *norm_, x) : norm_ ? (*norm_)(x) : x;
+  }
+
+ private:
+  const std::optional<Norm>& norm_;
+  Tap& tap_;
+  Site site_;
+  bool read_;
+};
+
 // Weights by name for a family's builder: every slot is taken once, as the type the model computes in.
 class Weights {
  public:
   struct Options {
     at::ScalarType dtype = at::kFloat;  // of the arithmetic
     bool keep_narrow = false;  // leave bfloat16 and float16 matrices as they are; they are widened when used
+    // In place of the checkpoint's numbers, by tensor name: what is being trained, of type `dtype`. The model
+    // holds these very tensors, so that what an optimizer writes into them is what it computes with.
+    std::map<std::string, Tensor> trained = {};
+    std::map<std::string, LowRank> low_rank = {};  // by path of the linear map
   };
-  Weights(const Checkpoint& checkpoint, Options options) : checkpoint_(checkpoint), options_(options) {}
+  Weights(const Checkpoint& checkpoint, Options options)
+      : checkpoint_(checkpoint), options_(std::move(options)) {}
   Tensor matrix(const std::string& name) const;
   Tensor vector(const std::string& name) const;
   Tensor vector_or_none(const std::string& name) const;  // undefined when the checkpoint has none
   Linear linear(const std::string& path) const;          // path.weight, path.bias if there is one
+  Linear linear_in_out(const std::string& path) const;   // stored [in, out]
   at::ScalarType dtype() const { return options_.dtype; }
 
  private:

@@ -25,7 +25,7 @@ constexpr Entry kModels[] = {
 std::unique_ptr<Model> build_model(const Opened& opened, Weights::Options options) {
   for (const Entry& entry : kModels) {
     if (entry.architecture == opened.architecture->name) {
-      return entry.build(opened.checkpoint, opened.blueprint, Weights(opened.checkpoint, options));
+      return entry.build(opened.checkpoint, opened.blueprint, Weights(opened.checkpoint, std::move(options)));
     }
   }
   fail("{} can be opened and edited here, but not run", opened.architecture->name);

@@ -1,6 +1,7 @@
 #include "lamina/nn/attention.h"
 
 #include <cmath>
+#include <limits>
 
 namespace lamina {
 
@@ -43,6 +44,18 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOpt
   const bool causal = !mask && q.size(2) > 1;
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, std::nullopt,
                                           /*enable_gqa=*/q.size(1) != k.size(1));
+}
+
+Tensor attention_weights(const Tensor& q, const Tensor& k, const AttendOptions& options) {
+  const int64_t queries = q.size(2), keys = k.size(2), shared = q.size(1) / k.size(1);
+  const Tensor wide = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
+  const Tensor scores = at::matmul(q, wide.transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(3)));
+  auto seen = sight(q, k, options);
+  if (!seen) {
+    const auto longs = at::TensorOptions(at::kLong).device(q.device());
+    seen = at::arange(keys, longs) <= at::arange(keys - queries, keys, longs).unsqueeze(1);
+  }
+  return scores.masked_fill(seen->logical_not(), -std::numeric_limits<double>::infinity()).softmax(-1);
 }
 
 }  // namespace lamina

@@ -26,5 +26,7 @@ struct AttendOptions {
   std::optional<Tensor> padding;
 };
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options);
+// The softmax alone: where each query looked, [batch, heads, queries, keys].
+Tensor attention_weights(const Tensor& q, const Tensor& k, const AttendOptions& options);
 
 }  // namespace lamina

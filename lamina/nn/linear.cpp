@@ -52,11 +52,24 @@ std::optional<Tensor> one_row(const Tensor& x, const Tensor& weight) {
 }  // namespace
 
 Tensor Linear::operator()(const Tensor& x) const {
-  const std::optional<Tensor> row = one_row(x, weight);
-  if (!row && weight.scalar_type() == x.scalar_type())
-    return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
-  const Tensor y = row ? *row : at::linear(x, weight.to(x.scalar_type()));
+  if (low_rank) {
+    const Tensor frozen = Linear{.weight = weight, .bias = bias, .in_out = in_out}(x);
+    return frozen + at::linear(at::linear(x, low_rank->down), low_rank->up) * low_rank->scale;
+  }
+  const Tensor w = in_out ? weight.t() : weight;
+  const std::optional<Tensor> row = one_row(x, w);
+  if (!row && w.scalar_type() == x.scalar_type())
+    return bias.defined() ? at::linear(x, w, bias) : at::linear(x, w);
+  const Tensor y = row ? *row : at::linear(x, w.to(x.scalar_type()));
   return bias.defined() ? y + bias.to(x.scalar_type()) : y;
+}
+
+Linear Linear::outputs(int64_t first, int64_t count) const {
+  Linear part = *this;
+  part.weight = weight.narrow(in_out ? 1 : 0, first, count);
+  if (bias.defined()) part.bias = bias.narrow(0, first, count);
+  if (low_rank) part.low_rank->up = low_rank->up.narrow(0, first, count);
+  return part;
 }
 
 }  // namespace lamina

@@ -1,5 +1,5 @@
-// A matrix product with weights as the checkpoint has them, [out, in]. The weight may be narrower than the
-// activations (bfloat16, float16 beside float32): it is then widened when used, never computed in.
+// A matrix product with weights as the checkpoint has them. The weight may be narrower than the activations
+// (bfloat16, float16 beside float32): it is then widened when used, never computed in.
 #pragma once
 
 #include <optional>
@@ -8,12 +8,23 @@
 
 namespace lamina {
 
+// What is learnt beside a frozen matrix (Hu et al., 2021): scale * (x down^T) up^T is added to the product.
+struct LowRank {
+  Tensor down;  // [rank, in]
+  Tensor up;    // [out, rank]
+  double scale = 1;
+};
+
 struct Linear {
-  Tensor weight;  // [out, in]
-  Tensor bias;    // [out], or undefined
+  Tensor weight = {};   // [out, in]
+  Tensor bias = {};     // [out], or undefined
+  bool in_out = false;  // the weight stands [in, out]
+  std::optional<LowRank> low_rank = {};
 
   // [..., in] -> [..., out], in the type of x.
   Tensor operator()(const Tensor& x) const;
+  // The map that gives the outputs [first, first + count) alone: views of the same numbers.
+  Linear outputs(int64_t first, int64_t count) const;
 };
 
 }  // namespace lamina

@@ -2,12 +2,35 @@
 
 namespace lamina {
 
-Tensor RmsNorm::operator()(const Tensor& x) const {
-  return at::rms_norm(x, {x.size(-1)}, gain, epsilon);
+namespace {
+
+Tensor dressed(const Tensor& x, const Norm& norm) {
+  const Tensor scaled = x * norm.gain;
+  return norm.bias.defined() ? scaled + norm.bias : scaled;
 }
 
-Tensor LayerNorm::operator()(const Tensor& x) const {
-  return at::layer_norm(x, {x.size(-1)}, gain, bias, epsilon);
+Tensor centred(const Tensor& x, const Norm& norm) {
+  return norm.centred ? x - x.mean(-1, true) : x;
+}
+
+}  // namespace
+
+Tensor Norm::operator()(const Tensor& x) const {
+  if (centred) return at::layer_norm(x, {x.size(-1)}, gain, bias, epsilon);
+  const Tensor y = at::rms_norm(x, {x.size(-1)}, gain, epsilon);
+  return bias.defined() ? y + bias : y;
+}
+
+Tensor Norm::scale(const Tensor& x) const {
+  return (lamina::centred(x, *this).square().mean(-1, true) + epsilon).sqrt();
+}
+
+Tensor Norm::held(const Tensor& x, const Tensor& by) const {
+  return dressed(lamina::centred(x, *this) / by, *this);
+}
+
+Tensor Norm::held(const Tensor& x, double by) const {
+  return dressed(lamina::centred(x, *this) / by, *this);
 }
 
 }  // namespace lamina

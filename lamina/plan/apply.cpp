@@ -99,6 +99,8 @@ struct Effect {
     for (int64_t i = 0; i < line.count; ++i) w.set(line[i], replace.values[static_cast<size_t>(i)]);
   }
 
+  void operator()(const FreezeNorm& freeze) { fail("the norm of {} cannot be folded", freeze.site); }
+
   void operator()(const Clamp& clamp) {
     if (std::ranges::find(beyond, clamp) != beyond.end()) {
       held.push_back(clamp);

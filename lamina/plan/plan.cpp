@@ -61,6 +61,24 @@ Json to_json(const Replace& replace) {
           {"values", replace.values}};
 }
 
+Json to_json(const FreezeNorm& freeze) {
+  return {{"edit", "freeze_norm"},
+          {"site", freeze.site},
+          {"reader", reader_name(freeze.reader)},
+          {"scale", freeze.scale}};
+}
+
+FreezeNorm freeze_from_json(const Json& json, std::string_view what) {
+  FreezeNorm freeze{.site = json_string(json, "site", what)};
+  const std::string reader = json_string(json, "reader", what);
+  const auto known = reader_from_name(reader);
+  if (!known) fail("{}: {} is no reader of a norm; qk, v, mlp and final are", what, in_quotes(reader));
+  freeze.reader = *known;
+  if (!json_has(json, "scale")) fail("{}: \"scale\" is missing", what);
+  freeze.scale = json_number_or(json, "scale", 0, what);
+  return freeze;
+}
+
 Replace replace_from_json(const Json& json, std::string_view what) {
   Replace replace{.site = json_string(json, "site", what), .neuron = json_integer(json, "neuron", what, {0})};
   const std::string vector = json_string(json, "vector", what);
@@ -100,6 +118,12 @@ std::optional<ClampMode> mode_from_name(std::string_view name) {
 std::optional<NeuronPlace> place_from_name(std::string_view name) {
   for (NeuronPlace place : {NeuronPlace::gate, NeuronPlace::linear, NeuronPlace::post}) {
     if (place_name(place) == name) return place;
+  }
+  return std::nullopt;
+}
+std::optional<Reader> reader_from_name(std::string_view name) {
+  for (Reader reader : {Reader::qk, Reader::v, Reader::mlp, Reader::head}) {
+    if (reader_name(reader) == name) return reader;
   }
   return std::nullopt;
 }
@@ -145,8 +169,11 @@ Plan plan_from_json(const Json& document, std::string_view what) {
     } else if (kind == "replace") {
       check_keys(json, {"edit", "site", "neuron", "vector", "values"}, here);
       plan.edits.emplace_back(replace_from_json(json, here));
+    } else if (kind == "freeze_norm") {
+      check_keys(json, {"edit", "site", "reader", "scale"}, here);
+      plan.edits.emplace_back(freeze_from_json(json, here));
     } else {
-      fail("{}: {} is no edit; cut, silence, clamp and replace are", here, in_quotes(kind));
+      fail("{}: {} is no edit; cut, silence, clamp, replace and freeze_norm are", here, in_quotes(kind));
     }
   }
   for (const auto& [key, value] : document.items()) {
@@ -206,6 +233,18 @@ std::string place_of(const Silence&, const Blueprint&) {
 std::string place_of(const Clamp& clamp, const Blueprint& blueprint) {
   check_clamp(clamp, blueprint, "the plan");
   return fmt::format("clamps neuron {} of {} twice at {}", clamp.neuron, clamp.site, place_name(clamp.place));
+}
+std::string place_of(const FreezeNorm& freeze, const Blueprint& blueprint) {
+  const auto paths = blueprint.norm_paths();
+  const auto path = std::ranges::find_if(paths, [&](const NormPath& p) {
+    return p.reader == freeze.reader && blueprint.norm_site(p) == freeze.site;
+  });
+  if (path == paths.end())
+    fail("the plan freezes the norm of {} as read by {}, but there is none", freeze.site,
+         reader_name(freeze.reader));
+  if (!(freeze.scale > 0) || !std::isfinite(freeze.scale))
+    fail("the plan freezes the norm of {} at {}, which is no positive number", freeze.site, freeze.scale);
+  return fmt::format("freezes the norm of {} as read by {} twice", freeze.site, reader_name(freeze.reader));
 }
 std::string place_of(const Replace& replace, const Blueprint& blueprint) {
   const Neurons& neurons = neurons_of(replace.site, replace.neuron, blueprint, "the plan");

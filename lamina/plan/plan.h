@@ -32,6 +32,7 @@ enum class ClampMode { set, add, scale, max, if_active };
 std::string_view mode_name(ClampMode mode);  // "set", "add", "scale", "max", "if-active"
 std::optional<ClampMode> mode_from_name(std::string_view name);
 std::optional<NeuronPlace> place_from_name(std::string_view name);
+std::optional<Reader> reader_from_name(std::string_view name);
 
 // One neuron of a feed-forward, held at every position.
 struct Clamp {
@@ -56,7 +57,18 @@ struct Replace {
   std::vector<float> values = {};  // [width]
 };
 
-using Edit = std::variant<Cut, Silence, Clamp, Replace>;
+// A reader of a norm gets a division by a constant instead: (x - mean) / scale * gain + bias (FakeLN, arXiv
+// 2507.02559). Where all readers of a norm are frozen, apply folds it into the maps that read it, in float64,
+// and no norm is left there; the folded head of a centred norm has a bias, and is no longer tied to the
+// embedding.
+struct FreezeNorm {
+  std::string site;  // "model.layers.7.mlp"; the last norm's own path, "model.norm"
+  Reader reader = Reader::mlp;
+  double scale = 1;  // sqrt(mean(x^2) + epsilon) as it was measured
+  bool operator==(const FreezeNorm&) const = default;
+};
+
+using Edit = std::variant<Cut, Silence, Clamp, Replace, FreezeNorm>;
 
 struct Plan {
   std::vector<Edit> edits;

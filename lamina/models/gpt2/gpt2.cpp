@@ -6,20 +6,28 @@
 #include "lamina/family/gpt2.h"
 #include "lamina/model/clamping.h"
 #include "lamina/nn/attention.h"
-#include "lamina/nn/norm.h"
 
 namespace lamina::gpt2 {
 
 namespace {
 
 struct Attention {
-  LayerNorm norm;
+  std::optional<Norm> norm;
   Linear qkv, o;
   int64_t head_dim = 0;
   double sharpness = 1;  // of the scores, beside 1 / sqrt(head_dim)
 
-  Tensor operator()(const Stream& stream, Cache::Entry* cached) const {
-    const std::vector<Tensor> split = at::chunk(qkv(norm(stream.x)), 3, -1);
+  // q, k and v, [batch, tokens, width] each.
+  std::vector<Tensor> read(const Tensor& x, const NormTaps& norms) const {
+    if (!norms.any()) return at::chunk(qkv(norms(Reader::qk, x)), 3, -1);
+    const int64_t width = x.size(-1);
+    std::vector<Tensor> split = at::chunk(qkv.outputs(0, 2 * width)(norms(Reader::qk, x)), 2, -1);
+    split.push_back(qkv.outputs(2 * width, width)(norms(Reader::v, x)));
+    return split;
+  }
+
+  Tensor operator()(const Stream& stream, Cache::Entry* cached, Tap& tap, Site site) const {
+    const std::vector<Tensor> split = read(stream.x, NormTaps(norm, tap, site));
     Tensor queries = to_heads(split[0], head_dim);
     if (sharpness != 1) queries = queries * sharpness;
     Tensor keys = to_heads(split[1], head_dim), values = to_heads(split[2], head_dim);
@@ -30,7 +38,10 @@ struct Attention {
       }
       *cached = {keys, values};
     }
-    return o(from_heads(attend(queries, keys, values, {.window = 0, .padding = stream.padding})));
+    const AttendOptions options{.window = 0, .padding = stream.padding};
+    const Tensor mixed = attend(queries, keys, values, options);
+    if (tap.reads_heads(site)) tap.saw_heads(site, {queries, keys, mixed, options, o});
+    return o(from_heads(mixed));
   }
 };
 
@@ -47,12 +58,12 @@ Tensor activated(Activation activation, const Tensor& x) {
 }
 
 struct Mlp {
-  LayerNorm norm;
+  std::optional<Norm> norm;
   Linear up, down;
   Activation activation = Activation::gelu_tanh;
 
-  Tensor operator()(const Stream& stream, const NeuronTaps& taps) const {
-    const Tensor h = up(norm(stream.x));
+  Tensor operator()(const Stream& stream, const NeuronTaps& taps, const NormTaps& norms) const {
+    const Tensor h = up(norms(Reader::mlp, stream.x));
     if (!taps.any()) return down(activated(activation, h));
     return down(taps(NeuronPlace::post, activated(activation, taps(NeuronPlace::linear, h))));
   }
@@ -64,11 +75,6 @@ struct Block {
   std::optional<Mlp> mlp;
 };
 
-// Stored [in, out]. Turned round once: the products of one row want [out, in] in one piece.
-Linear turned(const Weights& weights, const std::string& path) {
-  return {weights.matrix(path + ".weight").t().contiguous(), weights.vector(path + ".bias")};
-}
-
 class Gpt2 : public Model {
  public:
   Gpt2(const Blueprint& blueprint, const Config& config, const Weights& weights, Clamping own)
@@ -76,30 +82,38 @@ class Gpt2 : public Model {
         own_(std::move(own)),
         embedding_(weights.matrix(blueprint.embedding)) {
     const auto norm = [&](const std::string& path) {
-      return LayerNorm{weights.vector(path + ".weight"), weights.vector(path + ".bias"), config.norm_epsilon};
+      return Norm{.gain = weights.vector(path + ".weight"),
+                  .bias = weights.vector(path + ".bias"),
+                  .epsilon = config.norm_epsilon,
+                  .centred = true};
+    };
+    const auto in_front = [&](const Part& part) {
+      return part.norm ? std::optional(norm(part.norm->path)) : std::nullopt;
     };
     for (int b = 0; b < blueprint.blocks; ++b) {
       const std::string path = fmt::format("{}.{}.", blueprint.stack, b);
       Block& block = blocks_.emplace_back();
-      if (blueprint.parts[static_cast<size_t>(2 * b)].present) {
+      const Part& attention = blueprint.parts[static_cast<size_t>(2 * b)];
+      if (attention.present) {
         block.attention =
-            Attention{.norm = norm(path + "ln_1"),
-                      .qkv = turned(weights, path + "attn.c_attn"),
-                      .o = turned(weights, path + "attn.c_proj"),
+            Attention{.norm = in_front(attention),
+                      .qkv = weights.linear_in_out(path + "attn.c_attn"),
+                      .o = weights.linear_in_out(path + "attn.c_proj"),
                       .head_dim = config.head_dim(),
                       .sharpness = config.scaled ? 1 : std::sqrt(static_cast<double>(config.head_dim()))};
       }
-      if (blueprint.parts[static_cast<size_t>(2 * b + 1)].present) {
-        block.mlp = Mlp{.norm = norm(path + "ln_2"),
-                        .up = turned(weights, path + "mlp.c_fc"),
-                        .down = turned(weights, path + "mlp.c_proj"),
+      const Part& mlp = blueprint.parts[static_cast<size_t>(2 * b + 1)];
+      if (mlp.present) {
+        block.mlp = Mlp{.norm = in_front(mlp),
+                        .up = weights.linear_in_out(path + "mlp.c_fc"),
+                        .down = weights.linear_in_out(path + "mlp.c_proj"),
                         .activation = config.activation};
       }
     }
     // The stack is "transformer.h" or "h"; the positions stand beside it.
     positions_ = weights.matrix(blueprint.stack.substr(0, blueprint.stack.size() - 1) + "wpe.weight");
-    norm_ = norm(blueprint.final_norm);
-    head_ = {config.tied ? embedding_ : weights.matrix(blueprint.head), {}};
+    if (!blueprint.final_norm.empty()) norm_ = norm(blueprint.final_norm);
+    head_ = config.tied ? Linear{.weight = embedding_} : weights.linear("lm_head");
   }
 
   Stream begin(const Inputs& inputs) const override {
@@ -125,14 +139,15 @@ class Gpt2 : public Model {
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
-    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached)
-                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site)));
+    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached, tap, site)
+                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site),
+                                                            NormTaps(block.mlp->norm, tap, site)));
     tap.saw(site, stream.x, after);
     stream.x = after;
   }
 
   Tensor read_out(const Stream& stream, Tap& tap) const override {
-    const Tensor normed = norm_(stream.x);
+    const Tensor normed = NormTaps(norm_, tap, {})(Reader::head, stream.x);
     tap.saw_end(stream.x, normed);
     return normed;
   }
@@ -142,7 +157,7 @@ class Gpt2 : public Model {
   Tensor embedding_;  // [vocabulary, width]
   Tensor positions_;  // [positions, width]
   std::vector<Block> blocks_;
-  LayerNorm norm_;
+  std::optional<Norm> norm_;
 };
 
 }  // namespace

@@ -7,23 +7,23 @@
 #include "lamina/family/llama.h"
 #include "lamina/model/clamping.h"
 #include "lamina/nn/attention.h"
-#include "lamina/nn/norm.h"
 
 namespace lamina::llama {
 
 namespace {
 
 struct Attention {
-  RmsNorm norm;
+  std::optional<Norm> norm;
   Linear q, k, v, o;
   int64_t head_dim = 0;
   int64_t window = 0;
 
-  Tensor operator()(const Stream& stream, Cache::Entry* cached) const {
-    const Tensor h = norm(stream.x);
+  Tensor operator()(const Stream& stream, Cache::Entry* cached, Tap& tap, Site site) const {
+    const NormTaps norms(norm, tap, site);
+    const Tensor h = norms(Reader::qk, stream.x), read = norms.any() ? norms(Reader::v, stream.x) : h;
     const Rotary rotary{stream.shared.at("cosine"), stream.shared.at("sine")};
     const Tensor queries = rotate(to_heads(q(h), head_dim), rotary);
-    Tensor keys = rotate(to_heads(k(h), head_dim), rotary), values = to_heads(v(h), head_dim);
+    Tensor keys = rotate(to_heads(k(h), head_dim), rotary), values = to_heads(v(read), head_dim);
     if (cached) {
       if (cached->keys.defined()) {
         keys = at::cat({cached->keys, keys}, 2);
@@ -31,16 +31,19 @@ struct Attention {
       }
       *cached = {keys, values};
     }
-    return o(from_heads(attend(queries, keys, values, {.window = window, .padding = stream.padding})));
+    const AttendOptions options{.window = window, .padding = stream.padding};
+    const Tensor mixed = attend(queries, keys, values, options);
+    if (tap.reads_heads(site)) tap.saw_heads(site, {queries, keys, mixed, options, o});
+    return o(from_heads(mixed));
   }
 };
 
 struct Mlp {
-  RmsNorm norm;
+  std::optional<Norm> norm;
   Linear gate, up, down;
 
-  Tensor operator()(const Stream& stream, const NeuronTaps& taps) const {
-    const Tensor h = norm(stream.x);
+  Tensor operator()(const Stream& stream, const NeuronTaps& taps, const NormTaps& norms) const {
+    const Tensor h = norms(Reader::mlp, stream.x);
     if (!taps.any()) return down(at::silu(gate(h)) * up(h));
     const Tensor opened = at::silu(taps(NeuronPlace::gate, gate(h)));
     const Tensor read = taps(NeuronPlace::linear, up(h));
@@ -68,29 +71,35 @@ class Llama : public Model {
         own_(std::move(own)),
         frequencies_(frequencies(config)),
         embedding_(weights.matrix(blueprint.embedding)) {
+    const auto norm = [&](const std::string& path) {
+      return Norm{.gain = weights.vector(path + ".weight"), .epsilon = config.norm_epsilon};
+    };
+    const auto in_front = [&](const Part& part) {
+      return part.norm ? std::optional(norm(part.norm->path)) : std::nullopt;
+    };
     for (int b = 0; b < blueprint.blocks; ++b) {
       const std::string path = fmt::format("{}.{}.", blueprint.stack, b);
       Block& block = blocks_.emplace_back();
-      if (blueprint.parts[static_cast<size_t>(2 * b)].present) {
-        block.attention =
-            Attention{.norm = {weights.vector(path + "input_layernorm.weight"), config.norm_epsilon},
-                      .q = weights.linear(path + "self_attn.q_proj"),
-                      .k = weights.linear(path + "self_attn.k_proj"),
-                      .v = weights.linear(path + "self_attn.v_proj"),
-                      .o = weights.linear(path + "self_attn.o_proj"),
-                      .head_dim = config.head_dim,
-                      .window = config.windows[static_cast<size_t>(b)]};
+      const Part& attention = blueprint.parts[static_cast<size_t>(2 * b)];
+      if (attention.present) {
+        block.attention = Attention{.norm = in_front(attention),
+                                    .q = weights.linear(path + "self_attn.q_proj"),
+                                    .k = weights.linear(path + "self_attn.k_proj"),
+                                    .v = weights.linear(path + "self_attn.v_proj"),
+                                    .o = weights.linear(path + "self_attn.o_proj"),
+                                    .head_dim = config.head_dim,
+                                    .window = config.windows[static_cast<size_t>(b)]};
       }
-      if (blueprint.parts[static_cast<size_t>(2 * b + 1)].present) {
-        block.mlp =
-            Mlp{.norm = {weights.vector(path + "post_attention_layernorm.weight"), config.norm_epsilon},
-                .gate = weights.linear(path + "mlp.gate_proj"),
-                .up = weights.linear(path + "mlp.up_proj"),
-                .down = weights.linear(path + "mlp.down_proj")};
+      const Part& mlp = blueprint.parts[static_cast<size_t>(2 * b + 1)];
+      if (mlp.present) {
+        block.mlp = Mlp{.norm = in_front(mlp),
+                        .gate = weights.linear(path + "mlp.gate_proj"),
+                        .up = weights.linear(path + "mlp.up_proj"),
+                        .down = weights.linear(path + "mlp.down_proj")};
       }
     }
-    norm_ = {weights.vector("model.norm.weight"), config.norm_epsilon};
-    head_ = {config.tied ? embedding_ : weights.matrix(blueprint.head), {}};
+    if (!blueprint.final_norm.empty()) norm_ = norm(blueprint.final_norm);
+    head_ = config.tied ? Linear{.weight = embedding_} : weights.linear("lm_head");
   }
 
   Stream begin(const Inputs& inputs) const override {
@@ -117,14 +126,15 @@ class Llama : public Model {
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
-    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached)
-                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site)));
+    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached, tap, site)
+                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site),
+                                                            NormTaps(block.mlp->norm, tap, site)));
     tap.saw(site, stream.x, after);
     stream.x = after;
   }
 
   Tensor read_out(const Stream& stream, Tap& tap) const override {
-    const Tensor normed = norm_(stream.x);
+    const Tensor normed = NormTaps(norm_, tap, {})(Reader::head, stream.x);
     tap.saw_end(stream.x, normed);
     return normed;
   }
@@ -134,7 +144,7 @@ class Llama : public Model {
   Tensor frequencies_;  // float64 [head_dim / 2]
   Tensor embedding_;    // [vocabulary, width]
   std::vector<Block> blocks_;
-  RmsNorm norm_;
+  std::optional<Norm> norm_;
 };
 
 }  // namespace

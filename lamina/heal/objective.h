@@ -1,0 +1,57 @@
+// What is made small. A loss is a *sum* over the positions that count; the loop divides by their number over
+// the whole optimizer step (all micro-batches, all ranks), so that accumulation and data parallelism change
+// nothing.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "lamina/heal/batches.h"
+#include "lamina/model/model.h"
+
+namespace lamina {
+
+// One training pass over a batch, as hooks and objectives see it.
+struct Pass {
+  const Model& model;
+  const Batch& batch;
+  Tap& tap;
+  bool gradient_checkpointing =
+      false;  // keep the stream before each part alone, and run parts again in backward
+};
+
+struct Losses {
+  Tensor sum;                                // what backward starts from; a scalar
+  double cross_entropy = 0;                  // summed, for the curve: the same measure whatever the objective
+  std::map<std::string, double> terms = {};  // summed, by name: "kl", "hidden"
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+  virtual Losses operator()(const Pass& pass) const = 0;
+  virtual std::string digest() const = 0;
+};
+
+// Cross-entropy with the targets. The head's product, softmax and gradient are made tile by tile: no tensor
+// of tokens x vocabulary is ever held.
+std::unique_ptr<Objective> cross_entropy();
+
+struct DistillOptions {
+  double temperature = 1;
+  double logits = 1;  // weight of T^2 KL(teacher || student)
+  double hidden = 0;  // weight of the mean squared difference of the streams after each block both have
+  double cross_entropy = 0;  // weight of the targets themselves
+};
+// Hinton et al., 2015. The teacher has the student's vocabulary and width (for `hidden`); Error otherwise.
+std::unique_ptr<Objective> distillation(std::shared_ptr<const Model> teacher, DistillOptions options);
+
+// The stream after the last part, by the walk that `pass` asks for: what every objective starts with.
+Stream walk(const Pass& pass);
+
+// Sum over the targets that count of -ln softmax(head(hidden))[target], with its gradient made in the same
+// tiles.
+Tensor summed_cross_entropy(const Tensor& hidden, const Linear& head, const Tensor& targets);
+
+}  // namespace lamina
