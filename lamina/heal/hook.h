@@ -14,6 +14,7 @@
 namespace lamina {
 
 class Group;
+struct Batch;
 
 // One optimizer step as it was.
 struct StepRecord {
@@ -32,7 +33,8 @@ class Hook {
   virtual ~Hook() = default;
   // The tap of training passes and of evaluations during training.
   virtual Tap& tap() { return none_; }
-  virtual void begin_step(int64_t /*step*/) {}  // before the first micro-batch of step 1, 2, ...
+  virtual void begin_step(int64_t /*step*/) {}    // before the first micro-batch of step 1, 2, ...
+  virtual void begin_pass(const Batch& /*b*/) {}  // before the training pass over each micro-batch
   // A loss beside the objective's, from what the tap saw in the pass that just ended; added with weight
   // (micro-batch's share of the step's positions). The value for the curve goes under the name given.
   virtual std::optional<std::pair<std::string, Tensor>> extra_loss() { return std::nullopt; }
