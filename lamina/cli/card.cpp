@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <ctime>
+#include <fstream>
 
+#include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 
 namespace lamina::cli {
@@ -121,6 +123,15 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
   card.version = std::string(version_of());
   card.date = today();
   return card;
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name"))
+      return std::string(trim(std::string_view(line).substr(line.find(':') + 1)));
+  }
+  return "unknown processor";
 }
 
 std::string today() {

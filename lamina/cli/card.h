@@ -34,5 +34,6 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
                           std::string command);
 
 std::string today();  // "2026-01-31", UTC
+std::string processor_name();
 
 }  // namespace lamina::cli

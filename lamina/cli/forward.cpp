@@ -4,10 +4,9 @@
 #include <algorithm>
 
 #include "lamina/base/error.h"
-#include "lamina/base/file.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
-#include "lamina/format/safetensors.h"
+#include "lamina/cli/tensor_file.h"
 #include "lamina/models/registry.h"
 
 namespace lamina::cli {
@@ -58,29 +57,6 @@ class Recorder : public Tap {
   bool end_ = false, neurons_ = false;
 };
 
-void save(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors) {
-  safetensors::Header header;
-  for (const auto& [name, tensor] : tensors)
-    header.tensors.push_back(
-        {.name = name, .dtype = dtype_of(tensor.scalar_type()), .shape = tensor.sizes().vec()});
-  safetensors::lay_out(header.tensors);
-  file.write(safetensors::write_header(header));
-  for (const auto& [name, tensor] : tensors)
-    file.write(Bytes(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()));
-  file.commit();
-}
-
-Stored input(const safetensors::Header& header, const std::shared_ptr<const MappedFile>& file,
-             std::string_view name) {
-  const auto it = std::ranges::find(header.tensors, name, &safetensors::TensorInfo::name);
-  if (it == header.tensors.end()) fail("{}: holds no tensor {}", file->path().string(), name);
-  return {.name = it->name,
-          .dtype = it->dtype,
-          .shape = it->shape,
-          .bytes = file->bytes().subspan(header.data_start + it->begin, it->end - it->begin),
-          .file = file};
-}
-
 }  // namespace
 
 int run_forward(int argc, char** argv) {
@@ -119,9 +95,8 @@ int run_forward(int argc, char** argv) {
   const InferenceMode evaluating;
   use_threads(threads);
   const Opened opened = open(model);
-  const auto file = MappedFile::open(inputs);
-  const safetensors::Header header = safetensors::parse_header(file->bytes(), inputs.string());
-  const Stored ids = input(header, file, "input_ids");
+  const TensorFile file(inputs);
+  const Stored ids = file.stored("input_ids");
   if (ids.shape.size() != 2 || (ids.dtype != DType::i64 && ids.dtype != DType::i32))
     fail("{}: input_ids must be [batch, tokens] of int64 or int32", inputs.string());
   Inputs in{.ids = load(ids, scalar_type(ids.dtype)).to(at::kLong)};
@@ -129,11 +104,10 @@ int run_forward(int argc, char** argv) {
   if (in.ids.min().item<int64_t>() < 0 || in.ids.max().item<int64_t>() >= opened.blueprint.vocabulary) {
     fail("{}: input_ids holds ids outside 0 to {}", inputs.string(), opened.blueprint.vocabulary - 1);
   }
-  if (std::ranges::find(header.tensors, "attention_mask", &safetensors::TensorInfo::name) !=
-      header.tensors.end()) {
-    const Stored mask = input(header, file, "attention_mask");
-    if (mask.shape != ids.shape) fail("{}: attention_mask has another shape than input_ids", inputs.string());
-    in.padding = load(mask, scalar_type(mask.dtype)).to(at::kBool);
+  if (const auto mask = file.find("attention_mask")) {
+    if (mask->shape != ids.shape)
+      fail("{}: attention_mask has another shape than input_ids", inputs.string());
+    in.padding = load(*mask, scalar_type(mask->dtype)).to(at::kBool);
   }
   AtomicFile output(out);  // now: a place that cannot be written is refused before the work
   const auto net = build_model(opened, {.dtype = scalar_type(*type)});
@@ -149,7 +123,7 @@ int run_forward(int argc, char** argv) {
   const Watch watch = terminal.watch();
   watch.report({"write", 0, 0, ""});
   if (watch.stop.stop_requested()) throw Stopped{};
-  save(output, tensors);
+  save_tensors(output, tensors);
   return Status::ok;
 }
 

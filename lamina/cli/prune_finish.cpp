@@ -231,25 +231,6 @@ report::Table samples_table(const PruneOutcome& outcome) {
   return table;
 }
 
-std::string processor() {
-  const std::string info = fs::exists("/proc/cpuinfo") ? [] {
-    std::string text;
-    if (FILE* file = std::fopen("/proc/cpuinfo", "r")) {
-      char buffer[4096];
-      for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, file)) > 0 && text.size() < 65536;)
-        text.append(buffer, n);
-      std::fclose(file);
-    }
-    return text;
-  }()
-                                                       : std::string();
-  for (const std::string& line : split(info, '\n')) {
-    if (line.starts_with("model name"))
-      return std::string(trim(std::string_view(line).substr(line.find(':') + 1)));
-  }
-  return "unknown processor";
-}
-
 // Labels as text: "dog", " Dog".
 std::string label_text(const PruneRun& run, const std::vector<atlas::Label>& labels) {
   std::string text;
@@ -316,8 +297,8 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   row("calibration", fmt::format("{}: {} samples of {} tokens (sha256 {})", run.calibration.name,
                                  run.samples.size(), run.samples[0].size(), run.calibration.sha256));
   row("held-out text", fmt::format("{} (sha256 {})", run.heldout.name, run.heldout.sha256));
-  row("hardware",
-      fmt::format("{}; {} worker{}", processor(), run.options.threads, run.options.threads == 1 ? "" : "s"));
+  row("hardware", fmt::format("{}; {} worker{}", processor_name(), run.options.threads,
+                              run.options.threads == 1 ? "" : "s"));
   report::Table time{
       .title = "Time by phase",
       .columns = {{.name = "phase", .kind = Kind::label},

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lamina/base/staging.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/text_of.h"
 #include "lamina/export/export.h"
@@ -43,7 +44,8 @@ TrainOptions options_of(const TrainingFlags& flags);
 void check(const TrainOptions& options, std::string_view prefix = "--");
 at::ScalarType arithmetic_of(const std::string& dtype);  // float32, float64
 at::Device device_of(const std::string& device);         // "cpu", "cuda", "cuda:1"
-std::unique_ptr<Group> group_of(const TrainingFlags& flags);
+// For `together`, in which a verb that trains does all its work.
+GroupOptions group_options(const TrainingFlags& flags);
 
 // ---- data
 
@@ -172,6 +174,4 @@ report::Table answers_table(const std::vector<std::string>& prompts, const std::
 // Every option of a run, for "How it was done".
 std::vector<std::pair<std::string, std::string>> settings_of(const TrainOptions& options);
 report::Table settings_table(const std::vector<std::pair<std::string, std::string>>& rows);
-std::string processor_name();
-
 }  // namespace lamina::cli
