@@ -1,0 +1,2 @@
+// Included by libtorch; nothing of it is used.
+#pragma once
