@@ -110,6 +110,8 @@ struct Blueprint {
   std::string head;            // equals `embedding` when tied
   std::string final_norm;      // path of the norm that the head reads through; empty: it was folded away
   bool centred_norms = false;  // LayerNorm: the mean is taken off; else root mean square alone
+  std::string epsilon_key = "rms_norm_eps";     // config key of what all norms add to the mean square
+  std::string own_head = "lm_head.weight";      // slot name of a head that is not tied, in this family
   std::string depth_key = "num_hidden_layers";  // config key that holds `blocks`
   std::vector<std::string> per_layer_arrays;    // config keys that hold one value a block
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "lamina/checkpoint/checkpoint.h"
@@ -12,6 +13,10 @@ namespace lamina {
 // another that cannot be written.
 DType editable_dtype(DType dtype);
 
+// The type for numbers that are computed rather than chosen: float64 stays, all else becomes float32, so that
+// a narrow type is rounded to once, when it is written.
+DType computed_dtype(DType dtype);
+
 // All bytes of a tensor in the family's own row order, as `as`.
 std::vector<std::byte> bytes_as(const Stored& tensor, DType as);
 
@@ -20,10 +25,14 @@ void own(Stored& tensor, std::vector<std::byte> bytes);
 
 class Numbers {
  public:
-  explicit Numbers(const Stored& tensor);
+  explicit Numbers(const Stored& tensor) : Numbers(tensor, editable_dtype(tensor.dtype)) {}
+  // `dtype`: float64 only for a tensor that is.
+  Numbers(const Stored& tensor, DType dtype);
   double at(int64_t index) const;
+  std::vector<double> run(int64_t first, int64_t count) const;
   // Rounded to the type. Throws Error when a finite value is too large for it.
   void set(int64_t index, double value);
+  void set_run(int64_t first, std::span<const double> values);
   // Ends the editing: the tensor holds these numbers, in bytes of its own.
   void put(Stored& tensor) &&;
 

@@ -53,9 +53,10 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
   b.vocabulary = config.vocabulary;
   b.context = config.positions;
   b.embedding = stem + "wte.weight";
-  b.head = config.tied ? b.embedding : "lm_head.weight";
+  b.head = config.tied ? b.embedding : b.own_head;
   if (!removed.last) b.final_norm = stem + "ln_f";
   b.centred_norms = true;
+  b.epsilon_key = "layer_norm_epsilon";
   b.depth_key = "n_layer";
 
   const Axis residual{"residual", config.width}, vocabulary{"vocabulary", config.vocabulary};
@@ -117,7 +118,7 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
     b.slots.push_back({.name = b.final_norm + ".bias", .axes = {residual}});
   }
   if (config.tied) {
-    b.optional_slots.push_back("lm_head.weight");
+    b.optional_slots.push_back(b.own_head);
   } else {
     b.slots.push_back({.name = b.head, .axes = {vocabulary, residual}});
     // What is left of the last norm's bias.

@@ -142,7 +142,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   b.per_layer_arrays = {"layer_types"};
   b.front_counts = {"max_window_layers"};
   b.embedding = "model.embed_tokens.weight";
-  b.head = config.tied ? b.embedding : "lm_head.weight";
+  b.head = config.tied ? b.embedding : b.own_head;
   if (!removed.last) b.final_norm = "model.norm";
   // Of the three, transformers gives only Llama the key.
   const std::string mlp_bias_key =
@@ -215,7 +215,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   }
   if (!removed.last) b.slots.push_back({.name = "model.norm.weight", .axes = {residual}});
   if (config.tied) {
-    b.optional_slots.push_back("lm_head.weight");
+    b.optional_slots.push_back(b.own_head);
   } else {
     b.slots.push_back({.name = b.head, .axes = {vocabulary, residual}});
   }

@@ -6,6 +6,7 @@
 #include "lamina/blueprint/absence.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/plan/impl/clamp_list.h"
+#include "lamina/plan/impl/fold.h"
 
 namespace lamina {
 
@@ -59,9 +60,11 @@ struct Effect {
   const Blueprint& blueprint;
   Checkpoint& checkpoint;
   Absences& absences;
+  NormsRemoved& removed;
   std::vector<Clamp>& held;                 // those that the config carries
   const std::vector<Clamp>& beyond;         // those of the plan that it will
   std::map<std::string, Numbers>& numbers;  // of the tensors that change, until they are put back
+  std::vector<FreezeNorm>& frozen;          // folded when all else is done
 
   void operator()(const Cut& cut) {
     const Site site = blueprint.site(cut.site);
@@ -74,7 +77,9 @@ struct Effect {
     std::erase_if(checkpoint.tensors, [&](const Stored& tensor) {
       return gone.contains(tensor.name) || tensor.name.starts_with(inside);
     });
-    absences.emplace(blueprint.part(site).block, blueprint.part(site).kind);
+    const std::pair part(blueprint.part(site).block, blueprint.part(site).kind);
+    absences.insert(part);
+    removed.parts.erase(part);  // a part that is gone has no norm to speak of
     let_go(cut.site);
   }
 
@@ -99,7 +104,7 @@ struct Effect {
     for (int64_t i = 0; i < line.count; ++i) w.set(line[i], replace.values[static_cast<size_t>(i)]);
   }
 
-  void operator()(const FreezeNorm& freeze) { fail("the norm of {} cannot be folded", freeze.site); }
+  void operator()(const FreezeNorm& freeze) { frozen.push_back(freeze); }
 
   void operator()(const Clamp& clamp) {
     if (std::ranges::find(beyond, clamp) != beyond.end()) {
@@ -158,17 +163,24 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
   const Absences before = read_absences(checkpoint.config, blueprint.blocks, what);
   const std::vector<Clamp> held_before = clamps_of(checkpoint.config, blueprint, what);
   const std::vector<Clamp> beyond = beyond_weights(plan, blueprint, held_before);
+  const NormsRemoved removed_before = read_norms_removed(checkpoint.config, blueprint.blocks, what);
   Absences absences = before;
+  NormsRemoved removed = removed_before;
   std::vector<Clamp> held = held_before;
   std::map<std::string, Numbers> numbers;
+  std::vector<FreezeNorm> frozen;
   for (int now = 0; now <= kLastTurn; ++now) {
     for (const Edit& edit : plan.edits) {
-      if (turn(edit) == now) std::visit(Effect{blueprint, result, absences, held, beyond, numbers}, edit);
+      if (turn(edit) == now)
+        std::visit(Effect{blueprint, result, absences, removed, held, beyond, numbers, frozen}, edit);
     }
   }
   for (auto& [name, values] : numbers) std::move(values).put(stored_of(result, name));
   if (absences != before) write_absences(result.config, absences);
-  if (held != held_before) write_clamps(result.config, held, blueprint);
+  if (held != held_before) write_clamps(result.config, held);
+  if (removed != removed_before) write_norms_removed(result.config, removed);
+  result = folded(std::move(result), blueprint, frozen);
+  if (result.config != checkpoint.config) name_for_loaders(result.config, blueprint);
   return result;
 }
 

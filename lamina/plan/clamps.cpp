@@ -1,9 +1,10 @@
-// Clamps that stand in a config, because no weights say them.
+// Clamps that stand in a config, because no weights say them, and the names of such a config.
 #include <algorithm>
 #include <cmath>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/blueprint/absence.h"
 #include "lamina/plan/impl/clamp_list.h"
 
 namespace lamina {
@@ -28,16 +29,6 @@ bool is_beyond(const Clamp& clamp, const Blueprint& blueprint, const std::vector
   if (clamp.mode == ClampMode::scale || clamp.value == 0) return false;
   const Neurons& neurons = *blueprint.part(blueprint.site(clamp.site)).neurons;
   return neurons.bias_key.empty() && !blueprint.slot(map_at(clamp.place, neurons) + ".bias");
-}
-
-// Applies `change` to the names by which loaders know what a config is of.
-template <class Change>
-void rename(Json& config, const Blueprint& blueprint, const Change& change) {
-  config["model_type"] = change(kType, json_string_or(config, "model_type", blueprint.family, "config.json"));
-  if (!json_has(config, "architectures") || !config.at("architectures").is_array()) return;
-  for (Json& name : config.at("architectures")) {
-    if (name.is_string()) name = change(kArchitecture, name.get<std::string>());
-  }
 }
 
 }  // namespace
@@ -132,16 +123,26 @@ std::string stock_name(std::string_view name) {
   return std::string(name);
 }
 
-void write_clamps(Json& config, const std::vector<Clamp>& clamps, const Blueprint& blueprint) {
-  const bool had = json_has(config, kKey);
+void write_clamps(Json& config, const std::vector<Clamp>& clamps) {
   config.erase(std::string(kKey));
-  if (clamps.empty() && !had) return;
-  rename(config, blueprint, [&](std::string_view prefix, const std::string& name) {
-    return clamps.empty() ? stock_name(name) : std::string(prefix) + stock_name(name);
-  });
   if (clamps.empty()) return;
   Json& list = config[std::string(kKey)] = Json::array();
   for (const Clamp& clamp : clamps) list.push_back(clamp_to_json(clamp));
+}
+
+void name_for_loaders(Json& config, const Blueprint& blueprint) {
+  const bool ours =
+      json_has(config, kKey) || read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{};
+  const std::string type = json_string_or(config, "model_type", blueprint.family, "config.json");
+  if (!ours && stock_name(type) == type) return;
+  const auto renamed = [&](std::string_view prefix, const std::string& name) {
+    return ours ? std::string(prefix) + stock_name(name) : stock_name(name);
+  };
+  config["model_type"] = renamed(kType, type);
+  if (!json_has(config, "architectures") || !config.at("architectures").is_array()) return;
+  for (Json& name : config.at("architectures")) {
+    if (name.is_string()) name = renamed(kArchitecture, name.get<std::string>());
+  }
 }
 
 }  // namespace lamina

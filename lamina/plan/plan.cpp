@@ -223,6 +223,13 @@ bool removes(const Edit& edit) {
   return std::holds_alternative<Cut>(edit) || std::holds_alternative<Silence>(edit);
 }
 
+bool freezes(const Plan& plan, const std::string& site) {
+  return std::ranges::any_of(plan.edits, [&](const Edit& edit) {
+    const auto* freeze = std::get_if<FreezeNorm>(&edit);
+    return freeze && freeze->site == site;
+  });
+}
+
 // What no other edit of the part may name again; a second overload refuses what the model cannot have.
 std::string place_of(const Cut&, const Blueprint&) {
   return "";
@@ -265,17 +272,23 @@ std::string place_of(const Replace& replace, const Blueprint& blueprint) {
 }  // namespace
 
 void check_plan(const Plan& plan, const Blueprint& blueprint) {
-  std::set<std::string_view> removed, edited;
-  std::set<std::string> places;
+  std::set<std::string_view> removed;
+  std::set<std::string> edited, places;
   for (const Edit& edit : plan.edits) {
     const std::string& path = site_of(edit);
+    const auto* freeze = std::get_if<FreezeNorm>(&edit);
+    if (freeze && freeze->reader == Reader::head) {  // the last norm stands behind all parts
+      if (!places.insert(place_of(*freeze, blueprint)).second) fail("the plan freezes the last norm twice");
+      continue;
+    }
     const Part& part = blueprint.part(blueprint.site(path));
     if (!part.present) fail("the plan edits {}, but that part is already gone from this model", path);
     const std::string place = std::visit([&](const auto& e) { return place_of(e, blueprint); }, edit);
-    if (!(removes(edit) ? removed : edited).insert(part.path).second && removes(edit))
-      fail("the plan edits {} twice", path);
+    if (removes(edit) && !removed.insert(part.path).second) fail("the plan edits {} twice", path);
+    if (!removes(edit)) edited.insert(part.path);
     if (removed.contains(part.path) && edited.contains(part.path))
-      fail("the plan takes {} out and edits its neurons as well; leave one of the two out", path);
+      fail("the plan takes {} out and edits its {} as well; leave one of the two out", path,
+           freeze || freezes(plan, path) ? "norm" : "neurons");
     if (!removes(edit) && !places.insert(place).second) fail("the plan {}; leave one of them out", place);
   }
   if (!removed.empty() && removed.size() == blueprint.present().size())

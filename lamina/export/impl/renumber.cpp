@@ -40,6 +40,12 @@ Checkpoint renumbered(Checkpoint checkpoint, const Blueprint& before) {
   for (const auto& [block, kind] : absences) {
     if (number.contains(block)) kept.emplace(number.at(block), kind);
   }
+  const NormsRemoved removed = read_norms_removed(config, before.blocks, checkpoint.what());
+  NormsRemoved left{.last = removed.last};
+  for (const auto& [block, kind] : removed.parts) {
+    if (number.contains(block)) left.parts.emplace(number.at(block), kind);
+  }
+  if (left != removed) write_norms_removed(config, left);
   config[before.depth_key] = number.size();
   for (const std::string& key : before.per_layer_arrays) {
     if (!json_has(config, key)) continue;

@@ -1,5 +1,5 @@
-// Blocks that are wholly gone leave no gap: tensors, depth, clamps and every per-layer array of the config
-// are numbered anew.
+// Blocks that are wholly gone leave no gap: tensors, depth, clamps, norms that are gone and every per-layer
+// array of the config are numbered anew.
 #pragma once
 
 #include "lamina/blueprint/blueprint.h"

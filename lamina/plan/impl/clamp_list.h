@@ -1,4 +1,5 @@
-// Clamps as JSON, in plans and in configs, and what a model must have for one to mean something.
+// Clamps as JSON, in plans and in configs, what a model must have for one to mean something, and the names of
+// a config that only lamina's own runtime may open.
 #pragma once
 
 #include <initializer_list>
@@ -21,7 +22,10 @@ const Neurons& neurons_of(const std::string& site, int64_t neuron, const Bluepri
                           std::string_view what);
 void check_clamp(const Clamp& clamp, const Blueprint& blueprint, std::string_view what);
 
-// Puts the clamps into a config and gives it names that stock loaders refuse; none: takes both out.
-void write_clamps(Json& config, const std::vector<Clamp>& clamps, const Blueprint& blueprint);
+// Puts the clamps into a config; none: takes them out.
+void write_clamps(Json& config, const std::vector<Clamp>& clamps);
+// Gives a config that carries clamps, or speaks of norms that are gone, names that stock loaders refuse;
+// another the stock ones.
+void name_for_loaders(Json& config, const Blueprint& blueprint);
 
 }  // namespace lamina

@@ -1,0 +1,21 @@
+#include "lamina/model/frozen_norms.h"
+
+namespace lamina {
+
+FrozenNorms::FrozenNorms(const Blueprint& blueprint, const Plan& plan) {
+  check_plan(plan, blueprint);
+  for (const Edit& edit : plan.edits) {
+    const auto* freeze = std::get_if<FreezeNorm>(&edit);
+    if (!freeze) continue;
+    const Site site = freeze->reader == Reader::head ? Site{} : blueprint.site(freeze->site);
+    norms_[site][freeze->reader] = freeze->scale;
+  }
+}
+
+Tensor FrozenNorms::held(const NormPath& path, const Norm& norm, const Tensor& x) const {
+  const auto& scales = norms_.at(path.site);
+  const auto it = scales.find(path.reader);
+  return it == scales.end() ? norm(x) : norm.held(x, it->second);
+}
+
+}  // namespace lamina
