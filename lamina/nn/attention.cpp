@@ -1,5 +1,7 @@
 #include "lamina/nn/attention.h"
 
+#include "lamina/nn/training.h"
+
 #include <cmath>
 #include <limits>
 
@@ -14,6 +16,7 @@ Tensor from_heads(const Tensor& x) {
 }
 
 Tensor rotate(const Tensor& x, const Rotary& rotary) {
+  if (training::applies({x, rotary.cosine})) return training::rotate(x, rotary);
   const int64_t half = x.size(-1) / 2;
   const Tensor turned = at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
   return x * rotary.cosine + turned * rotary.sine;

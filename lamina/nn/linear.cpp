@@ -1,6 +1,7 @@
 #include "lamina/nn/linear.h"
 
 #include "lamina/nn/impl/gemv_lanes.h"
+#include "lamina/nn/training.h"
 
 namespace lamina {
 
@@ -52,6 +53,8 @@ std::optional<Tensor> one_row(const Tensor& x, const Tensor& weight) {
 }  // namespace
 
 Tensor Linear::operator()(const Tensor& x) const {
+  if (training::applies({x, weight, bias, low_rank ? low_rank->down : Tensor()}))
+    return training::linear(x, *this);
   if (low_rank) {
     const Tensor frozen = Linear{.weight = weight, .bias = bias, .in_out = in_out}(x);
     return frozen + at::linear(at::linear(x, low_rank->down), low_rank->up) * low_rank->scale;
@@ -62,6 +65,10 @@ Tensor Linear::operator()(const Tensor& x) const {
     return bias.defined() ? at::linear(x, w, bias) : at::linear(x, w);
   const Tensor y = row ? *row : at::linear(x, w.to(x.scalar_type()));
   return bias.defined() ? y + bias.to(x.scalar_type()) : y;
+}
+
+Tensor gated(const Tensor& gate, const Tensor& up) {
+  return training::applies({gate, up}) ? training::gated(gate, up) : at::silu(gate) * up;
 }
 
 Linear Linear::outputs(int64_t first, int64_t count) const {

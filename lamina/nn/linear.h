@@ -27,4 +27,7 @@ struct Linear {
   Linear outputs(int64_t first, int64_t count) const;
 };
 
+// silu(gate) * up (Shazeer, 2020): the neurons of a gated feed-forward.
+Tensor gated(const Tensor& gate, const Tensor& up);
+
 }  // namespace lamina

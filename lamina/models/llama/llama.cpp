@@ -44,7 +44,7 @@ struct Mlp {
 
   Tensor operator()(const Stream& stream, const NeuronTaps& taps, const NormTaps& norms) const {
     const Tensor h = norms(Reader::mlp, stream.x);
-    if (!taps.any()) return down(at::silu(gate(h)) * up(h));
+    if (!taps.any()) return down(gated(gate(h), up(h)));
     const Tensor opened = at::silu(taps(NeuronPlace::gate, gate(h)));
     const Tensor read = taps(NeuronPlace::linear, up(h));
     return down(taps(NeuronPlace::post, opened * read));
