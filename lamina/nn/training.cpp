@@ -1,8 +1,5 @@
 #include "lamina/nn/training.h"
 
-#include <ATen/autocast_mode.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-
 #include "lamina/base/error.h"
 #include "lamina/nn/impl/training_lanes.h"
 #include "lamina/tensor/autograd.h"
