@@ -431,6 +431,26 @@ TEST(StagedFolder, ReplacesOnlyWhenAsked) {
   EXPECT_EQ(folder.entries(), 1U);
 }
 
+TEST(StagedFolder, ResumesFromAFolderThatHoldsSomething) {
+  const Folder folder;
+  {
+    StagedFolder staged(folder / "out", {});
+    fs::create_directories(staged.path() / "state/step-5");
+    put(staged.path(), "half");
+    staged.keep();
+  }
+  {
+    StagedFolder staged(folder / "out", {.resume = "state"});
+    EXPECT_TRUE(fs::exists(staged.path() / "state/step-5"));
+  }  // not lost by a run that changes its mind
+  EXPECT_TRUE(fs::exists(folder / "out.partial/state/step-5"));
+  fs::remove(folder / "out.partial/state/step-5");
+  {
+    StagedFolder staged(folder / "out", {.resume = "state"});
+  }
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+}
+
 TEST(StagedFolder, TakesAnEmptyFolder) {
   const Folder folder;
   fs::create_directory(folder / "out");

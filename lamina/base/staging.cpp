@@ -51,6 +51,11 @@ bool is_full(const fs::path& folder) {
   return fs::exists(folder) && !fs::is_empty(folder);
 }
 
+// What an earlier run left to go on from: a file, or a folder with something in it.
+bool is_left(const fs::path& path) {
+  return fs::is_regular_file(path) || (fs::is_directory(path) && !fs::is_empty(path));
+}
+
 // True if `folder` is `path` or one of the folders above it.
 bool holds(const fs::path& folder, const fs::path& path) {
   std::error_code error;
@@ -109,7 +114,7 @@ StagedFolder::StagedFolder(fs::path out, Options options)
   try {
     const Turn turn(parent_of(out_));
     const fs::path kept = partial_ / options.resume;
-    keep_ = !options.resume.empty() && fs::is_regular_file(kept);
+    keep_ = !options.resume.empty() && is_left(kept);
     // A run that was killed between two renames, where they cannot be one.
     if (replace_ && !fs::exists(out_) && fs::exists(replaced_)) fs::rename(replaced_, out_);
     check_target();  // once more: the run that held the lock may have made it

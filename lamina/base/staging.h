@@ -14,7 +14,7 @@ class StagedFolder {
  public:
   struct Options {
     bool replace = false;     // an existing OUT may be replaced
-    std::string resume = {};  // of what an earlier run left in OUT.partial, the file of this name stays
+    std::string resume = {};  // of what an earlier run left in OUT.partial, the file or folder named so stays
     std::vector<std::filesystem::path> inputs = {};  // what the run reads: OUT may not be it nor hold it
   };
   // Throws Error when OUT exists and may not be replaced, is a file, is or holds an input, cannot be written,
