@@ -329,13 +329,14 @@ std::vector<double> Denorm::drifts() const {
   return ratios;
 }
 
+bool Denorm::finished() const {
+  return options_.taper ? !gone_.empty() && gate_ == 0 : next_ == options_.removals.size();
+}
+
 void Denorm::settle() {
-  for (size_t p = 0; p < paths_.size(); ++p) {
-    if (!path_[p].held || (options_.taper && gate_ > 0)) {
-      const bool asked = options_.taper || std::ranges::find(options_.removals, paths_[p], &Removal::path) !=
-                                               options_.removals.end();
-      if (asked) fail("{} is still a norm: the run ended before its turn", blueprint_.label(paths_[p]));
-    }
+  if (!finished()) {
+    const NormPath path = options_.taper ? paths_.front() : options_.removals[next_].path;
+    fail("{} is still a norm: the run ended before its turn", blueprint_.label(path));
   }
   for (size_t i = 0; i < tapering_.size(); ++i) tapering_[i].gain.detach().copy_(gains_[i].value.detach());
 }
@@ -354,7 +355,6 @@ std::string Denorm::digest() const {
                {"momentum", options_.momentum},
                {"lambda", options_.lambda},
                {"end_of_text", options_.end_of_text},
-               {"scales", options_.scales},
                {"back_off", {options_.back_off.on, options_.back_off.above, options_.back_off.window}}};
   if (options_.taper)
     json["taper"] = {options_.taper->from, options_.taper->to};

@@ -82,6 +82,8 @@ class Denorm : public Hook, private Tap {
   void restore(const State& state) override;
   std::string digest() const override;
 
+  // Whether every norm that was to go has gone.
+  bool finished() const;
   // After the run. Tapered gains become the student's own, so that what is left is frozen norms alone. Throws
   // Error that names a norm which is still there.
   void settle();
