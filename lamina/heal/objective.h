@@ -3,6 +3,7 @@
 // nothing.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,12 +18,15 @@ struct Pass {
   const Model& model;
   const Batch& batch;
   Tap& tap;
-  bool gradient_checkpointing =
-      false;  // keep the stream before each part alone, and run parts again in backward
+  // Keep the stream before each part alone, and run parts again in backward. What a tap sees in them while
+  // the loss is made is then without a graph.
+  bool gradient_checkpointing = false;
+  std::function<void(bool)> recomputing = {};  // told when a part begins and ends to run again
+  double weight = 1;                           // of the loss: what its sum and its gradient are multiplied by
 };
 
 struct Losses {
-  Tensor sum;                                // what backward starts from; a scalar
+  Tensor sum;                                // times the pass's weight: what backward starts from, a scalar
   double cross_entropy = 0;                  // summed, for the curve: the same measure whatever the objective
   std::map<std::string, double> terms = {};  // summed, by name: "kl", "hidden"
 };
@@ -43,6 +47,7 @@ struct DistillOptions {
   double logits = 1;  // weight of T^2 KL(teacher || student)
   double hidden = 0;  // weight of the mean squared difference of the streams after each block both have
   double cross_entropy = 0;  // weight of the targets themselves
+  std::string teacher = {};  // its digest or name: a run goes on with the same one alone
 };
 // Hinton et al., 2015. The teacher has the student's vocabulary and width (for `hidden`); Error otherwise.
 std::unique_ptr<Objective> distillation(std::shared_ptr<const Model> teacher, DistillOptions options);

@@ -41,6 +41,7 @@ class Student {
   Student(Opened opened, Options options);
 
   const Opened& opened() const { return opened_; }
+  const Options& options() const { return options_; }
   const Model& model() const { return *model_; }
   // In the order of the blueprint's slots; a tied head is one parameter.
   std::vector<Parameter>& parameters() { return parameters_; }
@@ -52,9 +53,15 @@ class Student {
   Opened now(std::optional<DType> dtype = std::nullopt) const;
 
  private:
+  struct Adapter {
+    std::string path;
+    bool in_out = false;  // the map it stands beside is stored so
+    LowRank low_rank;
+  };
   Opened opened_;
   Options options_;
   std::vector<Parameter> parameters_;
+  std::vector<Adapter> adapters_;
   std::unique_ptr<Model> model_;
 };
 

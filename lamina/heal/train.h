@@ -61,7 +61,8 @@ struct Trained {
   int64_t resumed_from = 0;  // steps that an earlier process had done
   // Not a number came up at this step: weights are those of the last step that was whole. 0: it did not.
   int64_t broke_at = 0;
-  std::string broke_on = {};  // "the loss", "the gradient of model.layers.3..."
+  std::string broke_on = {};            // "the loss", "the gradient of model.layers.3..."
+  std::vector<std::string> notes = {};  // "checkpoint step-50 is damaged (...); step-25 was taken"
 };
 
 struct TrainData {

@@ -1,0 +1,30 @@
+// Splitmix64 (Steele, Lea and Flood, 2014): the same numbers on every machine and every standard library.
+#pragma once
+
+#include <cstdint>
+
+namespace lamina {
+
+class SplitMix {
+ public:
+  explicit SplitMix(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }  // in [0, 1)
+  // In [0, count), without the bias of a remainder.
+  uint64_t below(uint64_t count) {
+    const uint64_t rest = (~count + 1) % count;  // 2^64 mod count
+    for (;;) {
+      if (const uint64_t x = next(); x >= rest) return x % count;
+    }
+  }
+
+ private:
+  uint64_t state_;
+};
+
+}  // namespace lamina
