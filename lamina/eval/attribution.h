@@ -29,12 +29,14 @@ std::string_view target_name(AttributionOptions::Target target);  // "next", "la
 struct Attribution {
   struct Head {
     Site site = {};
+    std::string part = {};  // its path
+    int block = 0;
     int64_t head = 0;
-    std::vector<double> direct, attributed;  // a sample each
+    std::vector<double> direct = {}, attributed = {};  // a sample each
     double error = 0;  // mean |DLA - DE| / mean |DE| over samples; not a number where the head has no effect
   };
   AttributionOptions::Target target = AttributionOptions::Target::next;
-  std::vector<Head> heads;
+  std::vector<Head> heads = {};
   double head_mean = 0;  // of the heads' errors: as the paper describes it
   Estimate global = {};  // mean |DLA - DE| / mean |DE| over heads and samples: as its code prints it
   int64_t samples = 0;

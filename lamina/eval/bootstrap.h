@@ -19,6 +19,9 @@ struct BootstrapOptions {
 // sum(numerators) / sum(denominators), resampling pairs.
 Estimate ratio_of_means(std::span<const double> numerators, std::span<const double> denominators,
                         const BootstrapOptions& options = {});
+// Between the two nearest values, in proportion (numpy's default).
+double quantile(std::span<const double> sorted, double share);
+
 Estimate mean_of(std::span<const double> values, const BootstrapOptions& options = {});
 
 }  // namespace lamina

@@ -21,8 +21,8 @@ struct Calibration {
   };
   double cross_entropy = 0, entropy = 0, accuracy = 0;  // means over tokens
   double error = 0;                                     // sum of tokens / all |accuracy - confidence|
-  std::vector<Bin> bins;                                // (b / bins, (b + 1) / bins]
-  std::vector<double> by_sample;                        // cross-entropy: for paired differences
+  std::vector<Bin> bins = {};                           // (b / bins, (b + 1) / bins]
+  std::vector<double> by_sample = {};                   // cross-entropy: for paired differences
   int64_t tokens = 0;
 };
 

@@ -29,9 +29,10 @@ struct NeuronEffects {
     double mean = 0;  // of its value, over the data
     Change total = {}, frozen = {};
   };
-  Site site = {};  // of the feed-forward; none: the model has no neurons, and nothing else is set
+  Site site = {};         // of the feed-forward; none: the model has no neurons, and nothing else is set
+  std::string part = {};  // its path
   double cross_entropy = 0, entropy = 0;
-  std::vector<Neuron> neurons;                       // best score first
+  std::vector<Neuron> neurons = {};                  // best score first
   Change total_together = {}, frozen_together = {};  // all of them at once
   int64_t tokens = 0;
 };

@@ -35,7 +35,7 @@ struct Patching {
     std::vector<double> activation, attribution;  // a position each, normalised
     double error = 0;                             // sum over positions of |attribution - activation|
   };
-  std::vector<Row> rows;            // blocks with a part present
+  std::vector<Row> rows = {};       // blocks with a part present
   double error = 0;                 // mean over rows
   double clean = 0, corrupted = 0;  // metric, means over pairs
   int64_t pairs = 0;                // 0: nothing was measured

@@ -25,7 +25,7 @@ struct Sinks {
   // Share of (part, head) whose mean over all queries is above the threshold (Gu et al., 2024, arXiv
   // 2410.10781).
   Estimate heads = {};
-  std::vector<Row> rows;
+  std::vector<Row> rows = {};
   double first_at_end = 0, rest_at_end = 0;  // before the last norm
   int64_t samples = 0;
 };
