@@ -125,6 +125,41 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
   return card;
 }
 
+report::Section open_section(const std::vector<Written>& written, std::string otherwise) {
+  using Kind = report::Column::Kind;
+  report::Table table{
+      .title = "Files written",
+      .columns = {{.name = "form", .kind = Kind::label},
+                  {.name = "where", .kind = Kind::code},
+                  {.name = "weights", .kind = Kind::number, .format = {Notation::scaled, 3, "B"}},
+                  {.name = "opens in", .kind = Kind::prose}}};
+  for (const Written& entry : written)
+    table.rows.push_back({.cells = {entry.request.text(), entry.path.string(),
+                                    static_cast<double>(entry.weight_bytes), entry.opens_in}});
+  table.note =
+      "Each was reopened and compared with what was meant, bit for bit, before the run said that it was "
+      "done.";
+  report::Section section{.title = "Open it elsewhere", .elements = {}};
+  if (written.empty()) {
+    section.elements.push_back(report::Text{.text = std::move(otherwise)});
+  } else {
+    section.elements.push_back(table);
+    std::string code;
+    for (const Written& entry : written) {
+      if (entry.request.form == Form::gguf)
+        code += fmt::format("llama-cli -m {} -p 'Hello'\n", entry.path.string());
+      else if (entry.request.form != Form::hf_perlayer)
+        code += fmt::format(
+            "python3 -c \"from transformers import pipeline; print(pipeline('text-generation', "
+            "'{}')('Hello'))\"\n",
+            entry.path.string());
+      code += fmt::format("lamina generate {} -p 'Hello'\n", entry.path.string());
+    }
+    section.elements.push_back(report::Text{.text = code, .form = report::Text::Form::code});
+  }
+  return section;
+}
+
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {

@@ -33,6 +33,9 @@ std::string done_by(const Plan& plan, size_t parts = 0);
 report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
                           std::string command);
 
+// "Open it elsewhere": what was written and what opens it; `otherwise` where nothing was.
+report::Section open_section(const std::vector<Written>& written, std::string otherwise);
+
 std::string today();  // "2026-01-31", UTC
 std::string processor_name();
 

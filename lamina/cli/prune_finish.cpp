@@ -326,42 +326,6 @@ report::Section how_section(const PruneRun& run, const PruneOutcome& outcome) {
   return section;
 }
 
-report::Section open_section(const std::vector<Written>& written) {
-  using Kind = report::Column::Kind;
-  report::Table table{
-      .title = "Files written",
-      .columns = {{.name = "form", .kind = Kind::label},
-                  {.name = "where", .kind = Kind::code},
-                  {.name = "weights", .kind = Kind::number, .format = {Notation::scaled, 3, "B"}},
-                  {.name = "opens in", .kind = Kind::prose}}};
-  for (const Written& entry : written)
-    table.rows.push_back({.cells = {entry.request.text(), entry.path.string(),
-                                    static_cast<double>(entry.weight_bytes), entry.opens_in}});
-  table.note =
-      "Each was reopened and compared with what was meant, bit for bit, before the run said that it was "
-      "done.";
-  report::Section section{.title = "Open it elsewhere", .elements = {}};
-  if (written.empty()) {
-    section.elements.push_back(report::Text{
-        .text = "This run wrote a plan and no model. `lamina apply MODEL plan.json -o OUT` writes one."});
-  } else {
-    section.elements.push_back(table);
-    std::string code;
-    for (const Written& entry : written) {
-      if (entry.request.form == Form::gguf)
-        code += fmt::format("llama-cli -m {} -p 'Hello'\n", entry.path.string());
-      else if (entry.request.form != Form::hf_perlayer)
-        code += fmt::format(
-            "python3 -c \"from transformers import pipeline; print(pipeline('text-generation', "
-            "'{}')('Hello'))\"\n",
-            entry.path.string());
-      code += fmt::format("lamina generate {} -p 'Hello'\n", entry.path.string());
-    }
-    section.elements.push_back(report::Text{.text = code, .form = report::Text::Form::code});
-  }
-  return section;
-}
-
 std::vector<std::string> limits_of(const PruneOutcome& outcome) {
   std::vector<std::string> limits = {
       "A share of sub-layers is not a share of parameters, of time or of quality: read the figures above, "
@@ -410,7 +374,8 @@ report::Report report_of(const PruneRun& run, const PruneOutcome& outcome,
       {.title = "What does not hold",
        .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits_of(outcome), "\n\n")),
                                  .form = report::Text::Form::list}}});
-  report.sections.push_back(open_section(written));
+  report.sections.push_back(open_section(
+      written, "This run wrote a plan and no model. `lamina apply MODEL plan.json -o OUT` writes one."));
   return report;
 }
 
