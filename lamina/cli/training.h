@@ -59,7 +59,7 @@ struct DataFlags {
 void add_data_flags(CLI::App& app, DataFlags& flags);
 
 struct TextData {
-  std::unique_ptr<Batches> train, validation;  // validation may be null with `samples`
+  std::unique_ptr<Batches> train = {}, validation = {};  // validation may be null with `samples`
   int64_t length = 0;
   int64_t train_tokens = 0, validation_tokens = 0;
   std::string train_said, validation_said;   // "a.txt: 120,345 tokens in 470 pieces of 256 (sha256 ...)"
