@@ -229,6 +229,7 @@ int together(const GroupOptions& options, const std::function<int(Group&)>& work
   }
   try {
     const int status = work(*group);
+    group->at("the end");
     group->barrier();  // a rank that ends early would fail the others
     return status;
   } catch (const Stopped&) {

@@ -3,12 +3,15 @@
 #include <c10/util/Logging.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -39,8 +42,11 @@ std::string key(const char* what, int rank) {
 }
 
 std::string first_line(const std::exception& error) {
-  const std::string text = message_of(error);
-  return text.substr(0, text.find('\n'));
+  std::string text = message_of(error);
+  text = text.substr(0, text.find('\n'));
+  // "[SOURCE FILE:LINE] what happened. More"
+  if (text.starts_with('[') && text.find("] ") != text.npos) text.erase(0, text.find("] ") + 2);
+  return text.substr(0, text.find(". "));
 }
 
 std::string host_name() {
@@ -48,6 +54,39 @@ std::string host_name() {
   gethostname(name, sizeof name - 1);
   return name;
 }
+
+// Where a number of a process means that process.
+std::string machine() {
+  std::error_code error;
+  const auto numbers = std::filesystem::read_symlink("/proc/self/ns/pid", error);
+  return host_name() + " " + numbers.string();
+}
+
+// The other ranks' processes on this machine, held so that a number given anew is never taken for one of
+// them.
+class Neighbours {
+ public:
+  Neighbours(const Store& store, const Place& own) {
+    for (int rank = 0; rank < own.size; ++rank) {
+      const std::string said = store->get_to_str(key("process", rank));
+      const size_t space = said.rfind(' ');
+      const bool near = rank != own.rank && said.substr(0, space) == machine();
+      held_.push_back(near ? int(syscall(SYS_pidfd_open, std::stoi(said.substr(space + 1)), 0)) : -1);
+    }
+  }
+  ~Neighbours() {
+    for (int held : held_) {
+      if (held >= 0) close(held);
+    }
+  }
+  // A rank that all others have given up waiting for: it would stay behind, stopped or in a loop.
+  void end(int rank) const {
+    if (held_[rank] >= 0) syscall(SYS_pidfd_send_signal, held_[rank], SIGKILL, nullptr, 0);
+  }
+
+ private:
+  std::vector<int> held_;
+};
 
 // A rank tells the store, several times a second, that it lives and where it is. That goes over a connection
 // of its own: one that waits for a key holds its client.
@@ -75,6 +114,11 @@ class Heart {
     const std::lock_guard lock(mutex_);
     doing_ = std::move(doing);
   }
+  // What another rank had found out when this one last looked: the store may be gone by now.
+  std::string cause() {
+    const std::lock_guard lock(mutex_);
+    return cause_;
+  }
 
  private:
   void beat() {
@@ -91,6 +135,11 @@ class Heart {
       lock.unlock();
       try {
         beat();
+        if (store_->check({kCause})) {
+          const std::string cause = store_->get_to_str(kCause);
+          const std::lock_guard here(mutex_);
+          cause_ = cause;
+        }
       } catch (const std::exception&) {
         return;  // the store is gone, and with it whoever would read this
       }
@@ -104,7 +153,7 @@ class Heart {
   std::condition_variable wake_;
   bool done_ = false;
   int64_t beats_ = 0, calls_ = 0;
-  std::string doing_ = "the start";
+  std::string doing_ = "the start", cause_;
   std::thread thread_;
 };
 
@@ -134,6 +183,7 @@ class Ranks final : public Group {
         options_(std::move(options)),
         store_(std::move(store)),
         backend_(std::move(backend)),
+        neighbours_(std::make_shared<Neighbours>(store_, place_)),
         heart_(std::make_unique<Heart>(store_->clone(), place_.rank)) {
     g_ranks = this;
     // Gloo ends the process when ranks call different collectives; at least with a sentence.
@@ -298,7 +348,7 @@ class Ranks final : public Group {
     } catch (const std::exception& error) {
       broken_ = true;
       const double waited = std::chrono::duration<double>(Clock::now() - began).count();
-      const std::string where = doing().empty() ? "" : fmt::format(", at {}", doing());
+      const std::string where = doing().empty() ? "" : fmt::format(" (rank {} was at {})", rank(), doing());
       fail("{}{}; start the run again, it goes on from its last checkpoint",
            cause_of(first_line(error), waited), where);
     }
@@ -329,19 +379,22 @@ class Ranks final : public Group {
     const bool timed_out =
         seen.find("imed out") != std::string::npos || seen.find("imeout") != std::string::npos;
     const std::string waiting = timed_out ? fmt::format(" after {}", human_seconds(waited)) : "";
-    const auto found = within(kPatience, [store = store_, own = place_, seen, timed_out, waiting] {
-      return find_cause(store, own, seen, timed_out, waiting);
-    });
+    const auto found =
+        within(kPatience, [store = store_, own = place_, near = neighbours_, seen, timed_out, waiting] {
+          return find_cause(store, own, *near, seen, timed_out, waiting);
+        });
     if (found) return *found;
+    if (std::string cause = heart_->cause(); !cause.empty()) return cause;
     if (place_.agent) return fmt::format("torchrun's store does not answer any more ({})", seen);
+    if (timed_out && place_.rank != 0) neighbours_->end(0);
     return place_.rank == 0
                ? fmt::format("no rank can be named ({})", seen)
                : fmt::format("rank 0 {}{}", timed_out ? "stopped answering" : "is gone", waiting);
   }
 
   // The first who finds out tells the others.
-  static std::string find_cause(const Store& store, const Place& own, const std::string& seen, bool timed_out,
-                                const std::string& waiting) {
+  static std::string find_cause(const Store& store, const Place& own, const Neighbours& neighbours,
+                                const std::string& seen, bool timed_out, const std::string& waiting) {
     const auto named = [&](int rank) {
       return own.one_machine() ? std::to_string(rank)
                                : fmt::format("{} (on {})", rank, store->get_to_str(key("host", rank)));
@@ -357,7 +410,10 @@ class Ranks final : public Group {
     std::vector<Beat> after;
     for (int rank = 0; rank < own.size; ++rank) {
       after.push_back(beat_of(store, rank));
-      if (after[rank].number == before[rank].number) silent.push_back(named(rank));
+      if (after[rank].number == before[rank].number) {
+        silent.push_back(named(rank));
+        if (timed_out) neighbours.end(rank);
+      }
       if (after[rank].calls < after[last].calls) last = rank;
     }
     std::string cause;
@@ -368,7 +424,16 @@ class Ranks final : public Group {
                                                : "were killed or ended",
                           waiting);
     } else if (after[last].calls < after[own.rank].calls) {
+      if (timed_out) neighbours.end(last);
       cause = fmt::format("rank {} lives but is still at {}{}", named(last), after[last].doing, waiting);
+    } else if (std::any_of(after.begin(), after.end(),
+                           [&](const Beat& beat) { return beat.doing != after[0].doing; })) {
+      std::vector<std::string> places;
+      for (int rank = 0; rank < own.size; ++rank) {
+        places.push_back(fmt::format("rank {} at {}", named(rank), after[rank].doing));
+      }
+      cause = fmt::format("the ranks wait for each other at different places{}: {}", waiting,
+                          fmt::join(places, ", "));
     } else {
       cause = fmt::format("rank {} lost its connection to the others{} ({})", own.rank, waiting, seen);
     }
@@ -380,6 +445,7 @@ class Ranks final : public Group {
   GroupOptions options_;
   Store store_;
   Backend backend_, nccl_;
+  std::shared_ptr<const Neighbours> neighbours_;
   std::unique_ptr<Heart> heart_;
   std::terminate_handler earlier_ = nullptr;
   bool broken_ = false;
@@ -440,6 +506,7 @@ void arrive(const Store& store, const Place& place, const GroupOptions& options)
           in_quotes(place.run), place.address, place.port);
     }
     store->set(key("host", place.rank), host_name());
+    store->set(key("process", place.rank), fmt::format("{} {}", machine(), getpid()));
     store->set(key("size", place.rank), std::to_string(place.size));
     std::vector<std::string> all;
     for (int rank = 0; rank < place.size; ++rank) all.push_back(key("size", rank));
