@@ -332,6 +332,29 @@ TEST(Perplexity, ScoresEveryTokenWithOneBeforeItOnce) {
   }
 }
 
+// The mean weighs windows by their tokens, and so must its error, or a short window at the end makes it
+// anything: of windows that do not overlap, each is also a text of its own.
+TEST(Perplexity, ItsErrorWeighsWindowsAsTheMeanDoes) {
+  const Markov model(23);
+  Tap none;
+  for (int64_t count : {40, 34, 35, 49, 200}) {  // 34: a window of one scored token at the end
+    const std::vector<int32_t> ids = some_ids(count, 23);
+    const Perplexity whole = perplexity(model, ids, {.length = 16, .stride = 16}, none);
+    double squares = 0, windows = 0;
+    for (int64_t begin = 0; begin + 1 < count; begin += 16) {
+      const std::vector<int32_t> window(ids.begin() + begin, ids.begin() + std::min(begin + 16, count));
+      const Perplexity one = perplexity(model, window, {.length = 16, .stride = 16}, none);
+      const double off = static_cast<double>(one.tokens) * (one.nll - whole.nll);
+      squares += off * off;
+      ++windows;
+    }
+    EXPECT_NEAR(whole.stderr_nll,
+                std::sqrt(windows / (windows - 1) * squares) / static_cast<double>(whole.tokens), 1e-12)
+        << count;
+    EXPECT_GT(whole.stderr_nll, 0) << count;
+  }
+}
+
 TEST(Perplexity, ThreadsDoNotChangeIt) {
   const Markov model(23);
   Tap none;

@@ -101,17 +101,21 @@ Perplexity perplexity(const Model& model, const std::vector<int32_t>& all, const
   if (failure) std::rethrow_exception(failure);
 
   Perplexity result{.windows = static_cast<int64_t>(windows.size())};
-  double sum = 0, squares = 0;
+  double sum = 0;
   for (const Window& window : windows) {
     sum += window.nll;
     result.tokens += window.end - window.first;
-    const double mean = window.nll / static_cast<double>(window.end - window.first);
-    squares += mean * mean;
   }
   result.nll = sum / static_cast<double>(result.tokens);
   result.value = std::exp(result.nll);
+  // Windows score different numbers of tokens: the error is that of a ratio of two sums.
+  double squares = 0;
+  for (const Window& window : windows) {
+    const double off = window.nll - result.nll * static_cast<double>(window.end - window.first);
+    squares += off * off;
+  }
   const auto n = static_cast<double>(windows.size());
-  result.stderr_nll = n > 1 ? std::sqrt(std::max(0.0, squares / n - result.nll * result.nll) / (n - 1)) : 0;
+  result.stderr_nll = n > 1 ? std::sqrt(n / (n - 1) * squares) / static_cast<double>(result.tokens) : 0;
   return result;
 }
 
