@@ -26,7 +26,8 @@ std::vector<TokenScore> token_scores(const Linear& head, const Tensor& hidden,
     const Tensor confidence = most.to(at::kDouble).exp();
     // 0 ln 0 = 0: exp underflows where the logarithm is finite, and -inf times 0 is taken out.
     const Tensor p = log_p.exp();
-    const Tensor entropy = -at::where(p > 0, p * log_p, at::zeros({}, p.options())).sum(1).to(at::kDouble);
+    const Tensor entropy =
+        (-at::where(p > 0, p * log_p, at::zeros({}, p.options())).sum(1)).clamp_min(0).to(at::kDouble);
     for (int64_t r = 0; r < count; ++r) {
       const auto position = static_cast<size_t>(at + r + 1);
       scores.push_back({.position = static_cast<int32_t>(position),
