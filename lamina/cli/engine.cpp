@@ -12,7 +12,11 @@ namespace {
 
 constexpr Verb kVerbs[] = {
     {"prune", "", run_prune},
+    {"heal", "", run_heal},
+    {"train", "", run_train},
+    {"denorm", "", run_denorm},
     {"eval", "", run_eval},
+    {"analyse", "", run_analyse},
     {"generate", "", run_generate},
     {"forward", "", run_forward},
     {"verify", "", run_verify},

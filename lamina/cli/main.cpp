@@ -24,8 +24,12 @@ using namespace lamina::cli;
 constexpr Verb kVerbs[] = {
     {"inspect", "parts, shapes, parameters, FLOPs, KV bytes, what can be cut and exported", run_inspect},
     {"prune", "find the parts that matter least, cut them, write a smaller model", nullptr},
+    {"heal", "fine-tune or distil a model: all of it or adapters, resumable", nullptr},
+    {"train", "a small model from nothing, as a JSON file says", nullptr},
+    {"denorm", "fine-tune until no LayerNorm or RMSNorm is needed, and fold them away", nullptr},
     {"apply", "cut by a plan made earlier or by hand", run_apply},
     {"eval", "perplexity on a text, with its protocol", nullptr},
+    {"analyse", "models side by side: attribution, neurons, sinks, calibration, tails", nullptr},
     {"generate", "continue a prompt", nullptr},
     {"tokenize", "text to token ids, a line each, and back", run_tokenize},
     {"forward", "the bare function on tensors from a file", nullptr},

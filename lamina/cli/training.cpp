@@ -202,6 +202,10 @@ void add_training_flags(CLI::App& app, TrainingFlags& flags) {
                  "of the arithmetic and of the weights while they learn: float32, float64")
       ->capture_default_str()
       ->group("How");
+  add_running_flags(app, flags);
+}
+
+void add_running_flags(CLI::App& app, TrainingFlags& flags) {
   app.add_option("--device", flags.device, "cpu, or cuda where libtorch has it")
       ->capture_default_str()
       ->group("How");

@@ -37,6 +37,8 @@ struct TrainingFlags {
 // A flag for every field of TrainOptions, and --schedule, --dtype, --device, --threads, --timeout, --resume,
 // --force, --json, --quiet.
 void add_training_flags(CLI::App& app, TrainingFlags& flags);
+// Of these, the flags that say where and how it runs, not what: --device and those after it.
+void add_running_flags(CLI::App& app, TrainingFlags& flags);
 // What the flags say, checked: throws Error that names the flag. `state` and `resume` are TrainingFolder's to
 // fill in.
 TrainOptions options_of(const TrainingFlags& flags);
@@ -62,7 +64,8 @@ struct TextData {
   std::unique_ptr<Batches> train = {}, validation = {};  // validation may be null with `samples`
   int64_t length = 0;
   int64_t train_tokens = 0, validation_tokens = 0;
-  std::string train_said, validation_said;   // "a.txt: 120,345 tokens in 470 pieces of 256 (sha256 ...)"
+  std::string train_said = {},
+              validation_said = {};          // "a.txt: 120,345 tokens in 470 pieces of 256 (sha256 ...)"
   std::vector<int32_t> validation_ids = {};  // running tokens, for analyses of their own
   Json provenance = Json::object();
 

@@ -1,0 +1,35 @@
+// The file that `lamina train` reads, and the model that it describes, with its first numbers.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "lamina/cli/training.h"
+
+namespace lamina::cli {
+
+struct TrainConfig {
+  Json model = {};                       // a config.json
+  std::filesystem::path tokenizer = {};  // empty: bytes
+  DataFlags texts = {};
+  uint64_t seed = 0;  // of the first numbers
+  double deviation = 0.02;
+  std::string dtype = "float32";      // of the arithmetic
+  std::optional<DType> weights = {};  // of what is written
+  TrainOptions training = {};
+};
+
+// Paths in it are seen from the file. Throws Error for keys that mean nothing, naming the nearest that does.
+TrainConfig read_train_config(const std::filesystem::path& path);
+
+struct Made {
+  Opened opened;
+  Tokenizer tokenizer;
+};
+// GPT-2's first numbers: normal with the deviation asked for, in what writes to the residual divided by
+// sqrt(2 blocks); norms one, biases zero. Each tensor's depend on the seed and its name alone. `path` names
+// the model.
+Made model_from(const TrainConfig& config, const std::filesystem::path& path);
+
+}  // namespace lamina::cli
