@@ -10,6 +10,8 @@
 #include "lamina/export/impl/gguf_export.h"
 #include "lamina/export/impl/renumber.h"
 #include "lamina/export/impl/sidecars.h"
+#include "lamina/export/impl/transformer_lens.h"
+#include "lamina/plan/fold.h"
 
 namespace lamina {
 
@@ -17,7 +19,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr Form kForms[] = {Form::hf_compact, Form::hf_zeroed, Form::hf_perlayer, Form::gguf};
+constexpr Form kForms[] = {Form::hf_compact, Form::hf_zeroed, Form::hf_perlayer,
+                           Form::gguf,       Form::hf_compat, Form::transformer_lens};
+constexpr std::pair<std::string_view, Form> kOtherNames[] = {{"folded", Form::hf_perlayer},
+                                                             {"gpt2-compat", Form::hf_compat}};
 
 // Blocks that have lost one half but not the other, after the plan.
 std::vector<std::string> half_blocks(const Blueprint& blueprint, const Plan& plan) {
@@ -60,6 +65,10 @@ std::string_view form_name(Form form) {
       return "hf-perlayer";
     case Form::gguf:
       return "gguf";
+    case Form::hf_compat:
+      return "hf-compat";
+    case Form::transformer_lens:
+      return "transformer-lens";
   }
   return "";
 }
@@ -72,6 +81,18 @@ std::string FormRequest::text() const {
   return dtype ? fmt::format("{}:{}", form_name(form), dtype_name(*dtype)) : std::string(form_name(form));
 }
 
+namespace {
+
+std::optional<Form> form_from_name(std::string_view name) {
+  for (const auto& [other, form] : kOtherNames) {
+    if (name == other) return form;
+  }
+  const auto form = std::ranges::find(kForms, name, form_name);
+  return form == std::end(kForms) ? std::nullopt : std::optional(*form);
+}
+
+}  // namespace
+
 std::vector<FormRequest> parse_forms(std::string_view list) {
   std::vector<FormRequest> requests;
   std::set<std::string> seen;
@@ -79,11 +100,11 @@ std::vector<FormRequest> parse_forms(std::string_view list) {
     const std::string_view text = trim(entry);
     const size_t colon = text.find(':');
     const std::string_view name = text.substr(0, colon);
-    const auto form = std::ranges::find(kForms, name, form_name);
-    if (form == std::end(kForms))
+    const auto form = form_from_name(name);
+    if (!form)
       fail(
-          "{} is no form of export; hf-compact, hf-zeroed, hf-perlayer, gguf, gguf:f16, gguf:f32 and "
-          "gguf:q8_0 are",
+          "{} is no form of export; hf-compact, hf-zeroed, hf-perlayer, hf-compat, transformer-lens, gguf, "
+          "gguf:f16, gguf:f32 and gguf:q8_0 are",
           in_quotes(text));
     FormRequest request{*form, std::nullopt};
     if (colon != std::string_view::npos) {
@@ -125,9 +146,67 @@ bool carries_clamps(const Opened& model, const Plan& plan) {
          });
 }
 
+// Readers of norms that the plan leaves: the model's own, but for parts that go and those that are frozen.
+std::vector<NormPath> live_norms(const Opened& model, const Plan& plan) {
+  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
+  const std::vector<FreezeNorm> frozen = frozen_by(plan);
+  std::vector<NormPath> live;
+  for (const NormPath& path : model.blueprint.norm_paths()) {
+    const bool held = std::ranges::any_of(frozen, [&](const FreezeNorm& edit) {
+      return edit.reader == path.reader && edit.site == model.blueprint.norm_site(path);
+    });
+    if (!held && std::ranges::find(gone, path.site) == gone.end()) live.push_back(path);
+  }
+  return live;
+}
+
+// Norms that are gone from the model that came in, in front of parts that stay.
+bool lacks_norms(const Opened& model, const Plan& plan) {
+  NormsRemoved removed =
+      read_norms_removed(model.checkpoint.config, model.blueprint.blocks, model.checkpoint.what());
+  for (Site site : removed_sites(plan, model.blueprint))
+    removed.parts.erase({model.blueprint.part(site).block, model.blueprint.part(site).kind});
+  return removed != NormsRemoved{};
+}
+
+bool is_narrow(DType dtype) {
+  return is_floating(dtype) && dtype != DType::f32 && dtype != DType::f64;
+}
+
+Answer can_keep_stock_norms(const Opened& model, const Plan& plan) {
+  const auto live = live_norms(model, plan);
+  if (!live.empty()) {
+    return {false,
+            fmt::format("the norm that {} reads is live, and the stock architecture has one epsilon for "
+                        "all norms: a plan that freezes every norm can be written so",
+                        model.blueprint.label(live.front()))};
+  }
+  const auto narrow = std::ranges::find_if(model.checkpoint.tensors,
+                                           [](const Stored& tensor) { return is_narrow(tensor.dtype); });
+  if (narrow != model.checkpoint.tensors.end()) {
+    return {false, fmt::format("{} is {}, and what an epsilon of 1e12 leaves of a number is below what 16 "
+                               "bits can hold; a float32 model can be written so, and hf-perlayer would do",
+                               narrow->name, dtype_name(narrow->dtype))};
+  }
+  return {true,
+          "transformers and what else opens the original, in float32 alone; its norms still run, and divide "
+          "by what is the same for every token"};
+}
+
 Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
   const std::vector<std::string> halves = half_blocks(model.blueprint, plan);
   switch (form) {
+    case Form::hf_compat:
+    case Form::transformer_lens:
+      if (!halves.empty())
+        return {false, fmt::format("{} leave{} half a block; hf-perlayer would do", fmt::join(halves, " "),
+                                   halves.size() == 1 ? "s" : "")};
+      if (form == Form::hf_compat) return can_keep_stock_norms(model, plan);
+      if (const auto why = no_transformer_lens(model)) return {false, *why};
+      if (const auto live = live_norms(model, plan); !live.empty())
+        return {false, fmt::format("the norm that {} reads is live; a model without norms can be written so",
+                                   model.blueprint.label(live.front()))};
+      return {true, "TransformerLens, by the lines in README.md"};
     case Form::hf_compact:
       if (has_silence(plan))
         return {false, "the plan silences parts, which keeps their blocks; hf-zeroed would do"};
@@ -167,15 +246,41 @@ Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
 }  // namespace
 
 Answer can_write(Form form, const Opened& model, const Plan& plan) {
-  Answer answer = can_write_weights(form, model, plan);
-  if (!answer.possible || !carries_clamps(model, plan)) return answer;
-  if (form == Form::gguf)
+  const bool folds = !frozen_by(plan).empty(), lacks = lacks_norms(model, plan);
+  if (form == Form::hf_compact || form == Form::hf_zeroed || form == Form::gguf) {
+    if (folds)
+      return {false,
+              fmt::format("the plan freezes norms, and {} norms that do not divide; hf-perlayer would "
+                          "do{}",
+                          form == Form::gguf ? "no GGUF has" : "the stock architecture has no",
+                          live_norms(model, plan).empty() && !lacks ? ", and hf-compat in float32" : "")};
+    if (lacks && form == Form::gguf)
+      return {false, "the model has norms folded away, which no GGUF can say; hf-perlayer would do"};
+  }
+  if (form == Form::hf_compat && lacks)
     return {false,
-            "no GGUF can say the clamps that stand in the config beside the weights; hf-compact and "
-            "hf-perlayer would do"};
-  return {true,
-          "lamina alone: the config carries clamps that no stock loader knows, and its names keep "
-          "them from opening it"};
+            "the model has norms folded away already, which the stock architecture cannot say; hf-perlayer "
+            "would do"};
+  Answer answer = can_write_weights(form, model, plan);
+  if (!answer.possible) return answer;
+  if (carries_clamps(model, plan)) {
+    if (form == Form::gguf || form == Form::hf_compat || form == Form::transformer_lens)
+      return {false,
+              fmt::format("{} can say the clamps that stand in the config beside the weights; {}hf-perlayer "
+                          "would do",
+                          form == Form::gguf        ? "no GGUF"
+                          : form == Form::hf_compat ? "no stock architecture"
+                                                    : "nothing in TransformerLens' weights",
+                          form == Form::gguf ? "hf-compact and " : "")};
+    return {true,
+            "lamina alone: the config carries clamps that no stock loader knows, and its names keep "
+            "them from opening it"};
+  }
+  if ((folds || lacks) && form != Form::hf_compat && form != Form::transformer_lens)
+    return {true,
+            "lamina alone: norms are folded into the weights, which no stock loader knows, and the names in "
+            "config.json keep them from opening it"};
+  return answer;
 }
 
 std::vector<FormRequest> default_forms(const Opened& model, const Plan& plan) {
@@ -197,6 +302,16 @@ Checkpoint shaped(Form form, const Opened& model, const Plan& plan) {
     case Form::hf_compact:
     case Form::gguf:
       return renumbered(apply(model.checkpoint, model.blueprint, plan), model.blueprint);
+    case Form::hf_compat: {
+      Plan rest = plan;
+      std::erase_if(rest.edits, [](const Edit& e) { return std::holds_alternative<FreezeNorm>(e); });
+      return renumbered(
+          with_huge_epsilon(apply(model.checkpoint, model.blueprint, rest), model.blueprint, frozen_by(plan)),
+          model.blueprint);
+    }
+    case Form::transformer_lens:
+      return for_transformer_lens(
+          renumbered(apply(model.checkpoint, model.blueprint, plan), model.blueprint));
   }
   return {};
 }
@@ -222,6 +337,11 @@ std::vector<Written> write_forms(const Opened& model, const Plan& plan,
   for (const FormRequest& request : requests) {
     const Answer answer = can_write(request.form, model, plan);
     if (!answer.possible) fail("{} is not possible: {}", request.text(), answer.note);
+    if (request.form == Form::hf_compat && options.dtype && is_narrow(*options.dtype))
+      fail(
+          "{} is not possible in {}: what an epsilon of 1e12 leaves of a number is below what 16 bits can "
+          "hold; leave the type out, or write hf-perlayer",
+          request.text(), dtype_name(*options.dtype));
   }
   if (const uint64_t needed = bytes_needed(model, plan, requests, options), there = free_bytes(folder);
       needed > there) {
@@ -245,15 +365,16 @@ std::vector<Written> write_forms(const Opened& model, const Plan& plan,
       fs::create_directories(into);
       add_sidecars(checkpoint);
       const WriteOptions write{.dtype = options.dtype, .watch = options.watch};
-      if (options.dtype) {
+      if (options.dtype && request.form != Form::transformer_lens) {  // whose config says no type
         // transformers writes `dtype` since its fifth version and reads it first.
         if (json_has(checkpoint.config, "dtype")) checkpoint.config["dtype"] = dtype_name(*options.dtype);
         checkpoint.config["torch_dtype"] = dtype_name(*options.dtype);
       }
       write_folder(checkpoint, into, write);
-      const Opened again = open(into);
-      check_equal(checkpoint, again.checkpoint, write);
-      entry.weight_bytes = again.checkpoint.file_bytes();
+      const Checkpoint again =
+          request.form == Form::transformer_lens ? open_folder(into) : open(into).checkpoint;
+      check_equal(checkpoint, again, write);
+      entry.weight_bytes = again.file_bytes();
     }
     written.push_back(std::move(entry));
   }

@@ -1,9 +1,13 @@
-// The forms a cut model can be written in, which of them a plan allows and why not, and the writing itself.
+// The forms an edited model can be written in, which of them a plan allows and why not, and the writing
+// itself.
 //   hf-compact   whole blocks gone and renumbered; stock loaders open it                     (standard)
 //   hf-zeroed    all shapes kept, what a cut part writes with zeroed; stock loaders give our numbers, without
-//   the speed (silenced) hf-perlayer  half blocks gone, declared in config.json; our runtime and LLM-Drop's
-//   classes run it   (extended) gguf         llama.cpp: plain when whole blocks go, architecture `deci` for
-//   half blocks
+//                the speed                                                                   (silenced)
+//   hf-perlayer  half blocks gone, norms folded away, declared in config.json; our runtime runs it, and of
+//                half blocks LLM-Drop's classes                                              (extended)
+//   gguf         llama.cpp: plain when whole blocks go, architecture `deci` for half blocks
+//   hf-compat    frozen norms in the stock architecture, by an epsilon of 1e12; float32 alone  (standard)
+//   transformer-lens  a model without norms under TransformerLens' names and shapes
 #pragma once
 
 #include <filesystem>
@@ -16,7 +20,7 @@
 
 namespace lamina {
 
-enum class Form { hf_compact, hf_zeroed, hf_perlayer, gguf };
+enum class Form { hf_compact, hf_zeroed, hf_perlayer, gguf, hf_compat, transformer_lens };
 
 // "hf-compact", "gguf", "gguf:q8_0": a form and, for gguf, the type of its matrices (none: as stored in a
 // GGUF, else f16).
@@ -25,7 +29,7 @@ struct FormRequest {
   std::optional<DType> dtype;
   std::string text() const;
 };
-// Throws Error that lists the forms.
+// "folded" is another name of hf-perlayer, "gpt2-compat" of hf-compat. Throws Error that lists the forms.
 std::vector<FormRequest> parse_forms(std::string_view list);
 std::string_view form_name(Form form);
 std::span<const Form> all_forms();
@@ -53,6 +57,9 @@ struct ExportOptions {
   std::optional<DType> dtype;  // floating tensors of the folders; see WriteOptions
   Watch watch;
 };
+// Python lines that load a folder written for TransformerLens, run inside it.
+std::string_view transformer_lens_lines();
+
 // Writes every form into `folder` (a single folder form goes to the top, several into folders of their own),
 // reopens each, and compares it with what was meant, to the bit. Throws Error before writing anything when a
 // form is not possible.

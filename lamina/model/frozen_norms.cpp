@@ -1,14 +1,14 @@
 #include "lamina/model/frozen_norms.h"
 
+#include "lamina/plan/fold.h"
+
 namespace lamina {
 
 FrozenNorms::FrozenNorms(const Blueprint& blueprint, const Plan& plan) {
   check_plan(plan, blueprint);
-  for (const Edit& edit : plan.edits) {
-    const auto* freeze = std::get_if<FreezeNorm>(&edit);
-    if (!freeze) continue;
-    const Site site = freeze->reader == Reader::head ? Site{} : blueprint.site(freeze->site);
-    norms_[site][freeze->reader] = freeze->scale;
+  for (const FreezeNorm& freeze : frozen_by(plan)) {
+    const Site site = freeze.reader == Reader::head ? Site{} : blueprint.site(freeze.site);
+    norms_[site][freeze.reader] = freeze.scale;
   }
 }
 

@@ -5,8 +5,8 @@
 #include "lamina/base/error.h"
 #include "lamina/blueprint/absence.h"
 #include "lamina/checkpoint/numbers.h"
+#include "lamina/plan/fold.h"
 #include "lamina/plan/impl/clamp_list.h"
-#include "lamina/plan/impl/fold.h"
 
 namespace lamina {
 
@@ -64,7 +64,6 @@ struct Effect {
   std::vector<Clamp>& held;                 // those that the config carries
   const std::vector<Clamp>& beyond;         // those of the plan that it will
   std::map<std::string, Numbers>& numbers;  // of the tensors that change, until they are put back
-  std::vector<FreezeNorm>& frozen;          // folded when all else is done
 
   void operator()(const Cut& cut) {
     const Site site = blueprint.site(cut.site);
@@ -104,7 +103,7 @@ struct Effect {
     for (int64_t i = 0; i < line.count; ++i) w.set(line[i], replace.values[static_cast<size_t>(i)]);
   }
 
-  void operator()(const FreezeNorm& freeze) { frozen.push_back(freeze); }
+  void operator()(const FreezeNorm&) {}  // folded when all else is done
 
   void operator()(const Clamp& clamp) {
     if (std::ranges::find(beyond, clamp) != beyond.end()) {
@@ -168,18 +167,17 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
   NormsRemoved removed = removed_before;
   std::vector<Clamp> held = held_before;
   std::map<std::string, Numbers> numbers;
-  std::vector<FreezeNorm> frozen;
   for (int now = 0; now <= kLastTurn; ++now) {
     for (const Edit& edit : plan.edits) {
       if (turn(edit) == now)
-        std::visit(Effect{blueprint, result, absences, removed, held, beyond, numbers, frozen}, edit);
+        std::visit(Effect{blueprint, result, absences, removed, held, beyond, numbers}, edit);
     }
   }
   for (auto& [name, values] : numbers) std::move(values).put(stored_of(result, name));
   if (absences != before) write_absences(result.config, absences);
   if (held != held_before) write_clamps(result.config, held);
   if (removed != removed_before) write_norms_removed(result.config, removed);
-  result = folded(std::move(result), blueprint, frozen);
+  result = folded(std::move(result), blueprint, frozen_by(plan));
   if (result.config != checkpoint.config) name_for_loaders(result.config, blueprint);
   return result;
 }

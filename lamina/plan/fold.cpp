@@ -1,4 +1,4 @@
-#include "lamina/plan/impl/fold.h"
+#include "lamina/plan/fold.h"
 
 #include <algorithm>
 #include <map>
@@ -86,6 +86,19 @@ std::vector<double> fold_columns(Numbers& weight, const Affine& norm, const Slic
   return shift;
 }
 
+// `weight`, which is the map's, folded slice by slice.
+std::vector<std::vector<double>> fold_slices(Stored& stored, const Slot& slot, const Affine& norm,
+                                             const std::vector<Slice>& slices) {
+  Numbers weight(stored, computed_dtype(stored.dtype));
+  std::vector<std::vector<double>> shifts;
+  for (const Slice& slice : slices) {
+    shifts.push_back(slot.axes[0].name == "residual" ? fold_columns(weight, norm, slice, slot.axes[1].size())
+                                                     : fold_rows(weight, norm, slice));
+  }
+  std::move(weight).put(stored);
+  return shifts;
+}
+
 void add_to_bias(Checkpoint& checkpoint, const std::string& map, const Affine& norm, int64_t first,
                  const std::vector<double>& shift) {
   if (std::ranges::all_of(shift, [](double value) { return value == 0; })) return;
@@ -103,15 +116,7 @@ void add_to_bias(Checkpoint& checkpoint, const std::string& map, const Affine& n
 void fold_map(Checkpoint& checkpoint, const Blueprint& blueprint, const std::string& map, const Affine& norm,
               const std::vector<Slice>& slices) {
   const std::string name = map + ".weight";
-  const std::vector<Axis>& axes = blueprint.slot(name)->axes;
-  Stored& stored = *find(checkpoint, name);
-  Numbers weight(stored, computed_dtype(stored.dtype));
-  std::vector<std::vector<double>> shifts;
-  for (const Slice& slice : slices) {
-    shifts.push_back(axes[0].name == "residual" ? fold_columns(weight, norm, slice, axes[1].size())
-                                                : fold_rows(weight, norm, slice));
-  }
-  std::move(weight).put(stored);
+  const auto shifts = fold_slices(*find(checkpoint, name), *blueprint.slot(name), norm, slices);
   for (size_t i = 0; i < slices.size(); ++i) add_to_bias(checkpoint, map, norm, slices[i].first, shifts[i]);
 }
 
@@ -148,45 +153,109 @@ void drop_norm(Checkpoint& checkpoint, const std::string& path) {
   });
 }
 
+// The slices of one norm's readers by map, and the label of one that is frozen and one that is not.
+struct Readings {
+  std::map<std::string, std::vector<Slice>> maps;
+  std::string frozen, live;
+  double scale = 0;  // of the first reader
+};
+
+std::optional<double> scale_of(const NormPath& path, const Blueprint& blueprint,
+                               const std::vector<FreezeNorm>& frozen) {
+  const auto it = std::ranges::find_if(frozen, [&](const FreezeNorm& edit) {
+    return edit.reader == path.reader && edit.site == blueprint.norm_site(path);
+  });
+  return it == frozen.end() ? std::nullopt : std::optional(it->scale);
+}
+
+Readings readings_of(Site site, const Blueprint& blueprint, const std::vector<FreezeNorm>& frozen) {
+  Readings all;
+  for (const FrontNorm::Reading& reading : blueprint.part(site).norm->readings) {
+    const NormPath path{site, reading.reader};
+    const auto scale = scale_of(path, blueprint, frozen);
+    (scale ? all.frozen : all.live) = blueprint.label(path);
+    if (!scale) continue;
+    all.maps[reading.map].push_back({reading.first, reading.count, *scale});
+    if (all.scale == 0) all.scale = *scale;
+  }
+  return all;
+}
+
 }  // namespace
+
+std::vector<FreezeNorm> frozen_by(const Plan& plan) {
+  std::vector<FreezeNorm> frozen;
+  for (const Edit& edit : plan.edits) {
+    if (const auto* freeze = std::get_if<FreezeNorm>(&edit)) frozen.push_back(*freeze);
+  }
+  return frozen;
+}
 
 Checkpoint folded(Checkpoint checkpoint, const Blueprint& blueprint, const std::vector<FreezeNorm>& frozen) {
   if (frozen.empty()) return checkpoint;
-  const auto scale_of = [&](const NormPath& path) -> std::optional<double> {
-    const auto it = std::ranges::find_if(frozen, [&](const FreezeNorm& edit) {
-      return edit.reader == path.reader && edit.site == blueprint.norm_site(path);
-    });
-    return it == frozen.end() ? std::nullopt : std::optional(it->scale);
-  };
   NormsRemoved removed = read_norms_removed(checkpoint.config, blueprint.blocks, checkpoint.what());
   for (Site site : blueprint.present()) {
     const Part& part = blueprint.part(site);
     if (!part.norm) continue;
-    std::map<std::string, std::vector<Slice>> maps;
-    std::vector<std::string> live, held;
-    for (const FrontNorm::Reading& reading : part.norm->readings) {
-      const NormPath path{site, reading.reader};
-      const auto scale = scale_of(path);
-      (scale ? held : live).push_back(blueprint.label(path));
-      if (scale) maps[reading.map].push_back({reading.first, reading.count, *scale});
-    }
-    if (held.empty()) continue;
-    if (!live.empty())
+    const Readings readings = readings_of(site, blueprint, frozen);
+    if (readings.frozen.empty()) continue;
+    if (!readings.live.empty())
       fail(
           "the norm of {} is frozen for {} and live for {}, and only a norm that is frozen for all its "
           "readers can be folded away; freeze {} as well",
-          part.path, held.front(), live.front(), live.front());
+          part.path, readings.frozen, readings.live, readings.live);
     const Affine norm = norm_at(checkpoint, part.norm->path, blueprint);
-    for (const auto& [map, slices] : maps) fold_map(checkpoint, blueprint, map, norm, slices);
+    for (const auto& [map, slices] : readings.maps) fold_map(checkpoint, blueprint, map, norm, slices);
     drop_norm(checkpoint, part.norm->path);
     removed.parts.emplace(part.block, part.kind);
   }
-  if (const auto scale = blueprint.final_norm.empty() ? std::nullopt : scale_of({})) {
+  if (const auto scale = blueprint.final_norm.empty() ? std::nullopt : scale_of({}, blueprint, frozen)) {
     fold_head(checkpoint, blueprint, norm_at(checkpoint, blueprint.final_norm, blueprint), *scale);
     drop_norm(checkpoint, blueprint.final_norm);
     removed.last = true;
   }
   write_norms_removed(checkpoint.config, removed);
+  return checkpoint;
+}
+
+Checkpoint with_huge_epsilon(Checkpoint checkpoint, const Blueprint& blueprint,
+                             const std::vector<FreezeNorm>& frozen) {
+  constexpr double kEpsilon = 1e12, kRoot = 1e6;
+  const auto hold = [&](const std::string& path, double scale) {
+    Stored* gain = find(checkpoint, path + ".weight");
+    if (!gain) return;  // its part was cut
+    Numbers numbers(*gain, computed_dtype(gain->dtype));
+    std::vector<double> values = numbers.run(0, blueprint.width);
+    for (double& value : values) value *= kRoot / scale;
+    numbers.set_run(0, values);
+    std::move(numbers).put(*gain);
+  };
+  for (Site site : blueprint.present()) {
+    const Part& part = blueprint.part(site);
+    if (!part.norm) continue;
+    const Readings readings = readings_of(site, blueprint, frozen);
+    if (readings.frozen.empty()) continue;
+    // The gain divides by the first reader's scale; what it gives the others, they take times the ratio.
+    Affine ratio{.path = part.norm->path,
+                 .gain = std::vector<double>(static_cast<size_t>(blueprint.width), readings.scale),
+                 .bias = norm_at(checkpoint, part.norm->path, blueprint).bias};
+    for (const auto& [map, all] : readings.maps) {
+      std::vector<Slice> slices = all;
+      std::erase_if(slices, [&](const Slice& slice) { return slice.scale == readings.scale; });
+      if (slices.empty()) continue;
+      const std::string name = map + ".weight";
+      const auto shifts = fold_slices(*find(checkpoint, name), *blueprint.slot(name), ratio, slices);
+      for (size_t i = 0; i < slices.size(); ++i) {
+        std::vector<double> shift = shifts[i];
+        for (double& value : shift) value *= 1 - readings.scale / slices[i].scale;
+        add_to_bias(checkpoint, map, ratio, slices[i].first, shift);
+      }
+    }
+    hold(part.norm->path, readings.scale);
+  }
+  if (const auto scale = blueprint.final_norm.empty() ? std::nullopt : scale_of({}, blueprint, frozen))
+    hold(blueprint.final_norm, *scale);
+  checkpoint.config[blueprint.epsilon_key] = kEpsilon;
   return checkpoint;
 }
 
