@@ -25,9 +25,10 @@ struct Made : torch::CustomClassHolder {
 
 class Joined : public ag::Function<Joined> {
  public:
+  using Maybe = std::optional<Tensor>;
   static Tensor forward(ag::AutogradContext* context, const Tensor& /*hidden*/, const Tensor& /*weight*/,
-                        const Tensor& /*bias*/, const Tensor& /*down*/, const Tensor& /*up*/,
-                        const Tensor& sum, const c10::intrusive_ptr<Made>& made) {
+                        const Maybe& /*bias*/, const Maybe& /*down*/, const Maybe& /*up*/, const Tensor& sum,
+                        const c10::intrusive_ptr<Made>& made) {
     context->saved_data["made"] = c10::IValue::make_capsule(made);
     return sum.clone();
   }
@@ -216,7 +217,11 @@ HeadLoss head_loss(const Tensor& hidden, const Linear& head, const Tensor& targe
   complete(made->down, low_rank.down);
   complete(made->up, low_rank.up);
   const c10::AutoGradMode on(true);
-  loss.sum = Joined::apply(hidden, head.weight, head.bias, low_rank.down, low_rank.up, loss.sum, made);
+  const auto maybe = [](const Tensor& tensor) {
+    return tensor.defined() ? Joined::Maybe(tensor) : std::nullopt;
+  };
+  loss.sum = Joined::apply(hidden, head.weight, maybe(head.bias), maybe(low_rank.down), maybe(low_rank.up),
+                           loss.sum, made);
   return loss;
 }
 

@@ -29,8 +29,11 @@ class Recomputed : public ag::Function<Recomputed> {
     context->saved_data["again"] = c10::IValue::make_capsule(again);
     context->saved_data["wanted"] = x.requires_grad();
     Stream stream = again->before;
+    stream.x = x.detach().set_requires_grad(x.requires_grad());
+    // With a graph, though it is dropped: passes without one take other kernels, which round otherwise.
+    const c10::AutoGradMode on(true);
     again->model->step(stream, again->site, *again->tap);
-    return stream.x;
+    return stream.x.detach();
   }
 
   static ag::variable_list backward(ag::AutogradContext* context, const ag::variable_list& gradients) {

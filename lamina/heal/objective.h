@@ -19,7 +19,7 @@ struct Pass {
   const Batch& batch;
   Tap& tap;
   // Keep the stream before each part alone, and run parts again in backward. What a tap sees in them while
-  // the loss is made is then without a graph.
+  // the loss is made leads to no weight.
   bool gradient_checkpointing = false;
   std::function<void(bool)> recomputing = {};  // told when a part begins and ends to run again
   double weight = 1;                           // of the loss: what its sum and its gradient are multiplied by

@@ -87,7 +87,8 @@ std::map<std::string, std::string> fields_of(const Student& student, const std::
                                              const Objective& objective, const TrainData& data,
                                              const TrainOptions& options, const Hook& hook) {
   std::map<std::string, std::string> fields;
-  for (const auto& [name, value] : options_to_json(options).items()) fields[name] = value.dump();
+  const Json json = options_to_json(options);
+  for (const auto& [name, value] : json.items()) fields[name] = value.dump();
   for (const char* free :
        {"steps", "schedule-steps", "evaluate-every", "checkpoint-every", "gradient-checkpointing"})
     fields.erase(free);
@@ -345,7 +346,12 @@ class Run {
   void save(int64_t step) {
     if (options_.state.empty() || step <= saved_) return;
     saved_ = step;
-    if (group_.rank() != 0) return;
+    group_.at(fmt::format("step {}, checkpoint", step));
+    if (group_.rank() == 0) write(step);
+    group_.barrier();  // a rank that went on to its end would have the launcher end the one that writes
+  }
+
+  void write(int64_t step) {
     RunState state{.step = step,
                    .fields = fields_,
                    .curve = trained_.curve,

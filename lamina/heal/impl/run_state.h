@@ -16,12 +16,12 @@ namespace lamina {
 
 struct RunState {
   int64_t step = 0;
-  std::map<std::string, std::string> fields;  // what must be the same for the run to go on
-  std::vector<StepRecord> curve;
-  std::vector<Evaluation> evaluations;
+  std::map<std::string, std::string> fields = {};  // what must be the same for the run to go on
+  std::vector<StepRecord> curve = {};
+  std::vector<Evaluation> evaluations = {};
   Json hook = Json::object();
   // "value/NAME", "first/NAME", "second/NAME" of every parameter, "hook/NAME".
-  std::map<std::string, Tensor> tensors;
+  std::map<std::string, Tensor> tensors = {};
 };
 
 // All but the tensors. Throws Error, which `what` begins, for anything that is not a state; outside bytes.
