@@ -58,16 +58,6 @@ std::string title_of_arm(std::string_view name) {
   return "norms tapered away";
 }
 
-// "folded" and "gpt2-compat" are this verb's words.
-std::string form_list(const std::string& asked) {
-  std::string list;
-  for (const std::string& name : split(asked, ',')) {
-    list += list.empty() ? "" : ",";
-    list += name == "folded" ? "hf-perlayer" : name == "gpt2-compat" ? "hf-compat" : name;
-  }
-  return list;
-}
-
 int64_t end_of_text(const Opened& opened) {
   const Json& config = opened.checkpoint.config;
   if (!json_has(config, "eos_token_id")) return -1;
@@ -285,7 +275,7 @@ int run_denorm(int argc, char** argv) {
   ExportOptions export_options{.dtype = dtype_from_name(flags.weights), .watch = {}};
   if (!export_options.dtype || !is_floating(*export_options.dtype) || is_quantized(*export_options.dtype))
     fail("--weights {}: float32, float16 and bfloat16 are possible", in_quotes(flags.weights));
-  const std::vector<FormRequest> forms = parse_forms(form_list(flags.exports));
+  const std::vector<FormRequest> forms = parse_forms(flags.exports);
   const TrainOptions training = options_of(training_flags);
   const std::vector<std::string> arm_names = arms_of(flags);
 
