@@ -536,6 +536,7 @@ void arrive(const Store& store, const Place& place, const GroupOptions& options)
 }  // namespace
 
 std::unique_ptr<Group> join_at(const Place& place, const GroupOptions& options) {
+  std::signal(SIGPIPE, SIG_IGN);  // of a connection to a rank that has gone: an exception says more
   setenv("TORCH_CPP_LOG_LEVEL", "FATAL", 0);  // c10d tells of every attempt to connect, with a backtrace
   c10::initLogging();
   const Store store = store_for(place, options);
