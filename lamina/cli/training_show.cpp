@@ -300,7 +300,8 @@ report::Table answers_table(const std::vector<std::string>& prompts, const std::
 
 std::vector<std::pair<std::string, std::string>> settings_of(const TrainOptions& options) {
   std::vector<std::pair<std::string, std::string>> rows;
-  for (const auto& [key, value] : options_to_json(options).items())
+  const Json json = options_to_json(options);
+  for (const auto& [key, value] : json.items())
     rows.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
   rows.emplace_back("schedule", schedule_name(options.schedule));
   return rows;
