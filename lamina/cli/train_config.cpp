@@ -26,7 +26,7 @@ void check_keys(const Json& object, const std::vector<std::string>& known, const
     if (std::ranges::find(known, key) != known.end()) continue;
     const auto near = nearest(key, known);
     fail("{}: the key {} means nothing here{}", what, in_quotes(key),
-         near ? fmt::format("; was \"{}\" meant?", *near) : fmt::format("; {} do", fmt::join(known, ", ")));
+         near ? fmt::format("; was \"{}\" meant?", *near) : fmt::format("; what does: {}", fmt::join(known, ", ")));
   }
 }
 
