@@ -27,7 +27,8 @@ int run_apply(int argc, char** argv) {
   app.add_option("-o,--output", out, "folder to write")->required();
   app.add_option("--drop", drop, "instead of a plan: 3,7-9 (whole blocks) or attention:12-15,mlp:20");
   app.add_option("--export", forms,
-                 "hf-compact, hf-zeroed, hf-perlayer, gguf, gguf:f16, gguf:f32, gguf:q8_0; comma-separated");
+                 "hf-compact, hf-zeroed, hf-perlayer, hf-compat, transformer-lens, gguf, gguf:f16, gguf:f32, "
+                 "gguf:q8_0; comma-separated");
   app.add_option("--dtype", dtype,
                  "type of the folders' weights: float32, float16, bfloat16 (default: as they came)");
   app.add_flag("--other-model", anyway, "the plan may come from another model with the same sites");
@@ -77,7 +78,7 @@ int run_apply(int argc, char** argv) {
   terminal.clear();
   std::string text = done_by(plan, opened.blueprint.present().size()) + ".\n";
   for (const Written& entry : written) {
-    text += fmt::format("{:<12} {}  {}  opens in: {}\n", entry.request.text(),
+    text += fmt::format("{:<16} {}  {}  opens in: {}\n", entry.request.text(),
                         (folder.target() / entry.path).lexically_normal().string(),
                         human_bytes(entry.weight_bytes), entry.opens_in);
   }

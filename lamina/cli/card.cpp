@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <ctime>
 #include <fstream>
+#include <set>
 
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
+#include "lamina/plan/fold.h"
 
 namespace lamina::cli {
 
@@ -17,6 +19,39 @@ using report::Notation;
 int64_t usual_context(const Blueprint& blueprint) {
   return std::min<int64_t>(blueprint.context, 1024);
 }
+
+namespace {
+
+// Paths of the norms that the plan freezes.
+std::set<std::string> folded_norms(const Plan& plan, const Blueprint& blueprint) {
+  std::set<std::string> norms;
+  for (const FreezeNorm& edit : frozen_by(plan)) {
+    norms.insert(edit.reader == Reader::head ? blueprint.final_norm
+                                             : blueprint.part(blueprint.site(edit.site)).norm->path);
+  }
+  return norms;
+}
+
+// "model.layers.7.mlp (F7)", "model.layers.7.self_attn (qk7)", "model.norm (final)".
+std::string named(const Edit& edit, const Blueprint& blueprint) {
+  return std::visit(
+      [&](const auto& e) {
+        std::string label, rest;
+        if constexpr (requires { e.reader; }) {
+          label = blueprint.label({e.reader == Reader::head ? Site{} : blueprint.site(e.site), e.reader});
+          rest = fmt::format(", divided by {:.6g}", e.scale);
+        } else {
+          label = blueprint.part(blueprint.site(e.site)).label();
+        }
+        if constexpr (requires { e.score; }) {
+          if (e.score) rest = fmt::format(", score {:.4g}", *e.score);
+        }
+        return fmt::format("{} ({}){}", e.site, label, rest);
+      },
+      edit);
+}
+
+}  // namespace
 
 Counted counted(const Blueprint& blueprint, const Plan& plan) {
   const int64_t context = usual_context(blueprint);
@@ -28,11 +63,25 @@ Counted counted(const Blueprint& blueprint, const Plan& plan) {
     left.flops -= blueprint.flops_per_token(site, context);
     left.kv_bytes -= 2 * blueprint.part(site).kv_values;
   }
+  const auto size = [&](const std::string& name) {
+    const Slot* slot = blueprint.slot(name);
+    return slot ? slot->axes[0].size() : 0;
+  };
+  for (const std::string& norm : folded_norms(plan, blueprint)) {
+    const int64_t bias = size(norm + ".bias");
+    left.parameters -= size(norm + ".weight") + bias;
+    if (norm != blueprint.final_norm) continue;
+    if (blueprint.tied()) left.parameters += blueprint.vocabulary * blueprint.width;
+    if (bias > 0) left.parameters += blueprint.vocabulary;
+  }
   return left;
 }
 
 std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& plan, const Written* written) {
-  const Counted before = counted(opened.blueprint, {}), after = counted(opened.blueprint, plan);
+  Plan said = plan;
+  if (written && written->request.form == Form::hf_compat)  // whose norms stay
+    std::erase_if(said.edits, [](const Edit& edit) { return std::holds_alternative<FreezeNorm>(edit); });
+  const Counted before = counted(opened.blueprint, {}), after = counted(opened.blueprint, said);
   constexpr auto kLower = report::Figure::Better::lower;
   std::vector<report::Figure> figures;
   figures.push_back({.name = "Parameters",
@@ -72,16 +121,22 @@ std::string model_name(const Opened& opened) {
 
 std::string done_by(const Plan& plan, size_t parts) {
   size_t gone = 0, clamped = 0, replaced = 0;
-  for (const Edit& edit : plan.edits)
-    ++(std::holds_alternative<Clamp>(edit)     ? clamped
-       : std::holds_alternative<Replace>(edit) ? replaced
-                                               : gone);
+  std::set<std::string> frozen;  // one norm may have two readers
+  for (const Edit& edit : plan.edits) {
+    if (const auto* freeze = std::get_if<FreezeNorm>(&edit))
+      frozen.insert(freeze->site);
+    else
+      ++(std::holds_alternative<Clamp>(edit)     ? clamped
+         : std::holds_alternative<Replace>(edit) ? replaced
+                                                 : gone);
+  }
   std::string text;
   const auto add = [&](const std::string& what) { text += (text.empty() ? "" : ", ") + what; };
   if (gone > 0 || plan.edits.empty())
     add(parts > 0 ? fmt::format("{} of {} parts cut", gone, parts) : fmt::format("{} sub-layers cut", gone));
   if (clamped > 0) add(fmt::format("{} neuron{} clamped", clamped, clamped == 1 ? "" : "s"));
   if (replaced > 0) add(fmt::format("{} row{} of neurons replaced", replaced, replaced == 1 ? "" : "s"));
+  if (!frozen.empty()) add(fmt::format("{} norm{} frozen", frozen.size(), frozen.size() == 1 ? "" : "s"));
   return text;
 }
 
@@ -94,6 +149,12 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
   card.figures = counted_figures(opened, plan, &written);
   if (written.opens_in.starts_with("lamina alone")) {
     card.library.clear();
+  } else if (written.request.form == Form::transformer_lens) {
+    card.library = "transformer_lens";
+    card.openings.push_back({.tool = "TransformerLens",
+                             .checked = "",
+                             .code = std::string(transformer_lens_lines()),
+                             .language = "python"});
   } else if (written.request.form != Form::hf_perlayer) {
     card.openings.push_back(
         {.tool = "transformers",
@@ -103,22 +164,12 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
              "AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")",
          .language = "python"});
   }
-  card.openings.push_back({.tool = "lamina",
-                           .checked = "reopened and compared bit for bit with what was meant",
-                           .code = "lamina generate . -p 'Hello'",
-                           .language = "sh"});
-  for (const Edit& edit : plan.edits) {
-    const auto& [site, score] = std::visit(
-        [](const auto& e) {
-          std::optional<double> score;
-          if constexpr (requires { e.score; }) score = e.score;
-          return std::pair(e.site, score);
-        },
-        edit);
-    card.plan.push_back(fmt::format("{} ({}){}", site,
-                                    opened.blueprint.part(opened.blueprint.site(site)).label(),
-                                    score ? fmt::format(", score {:.4g}", *score) : ""));
-  }
+  if (written.request.form != Form::transformer_lens)
+    card.openings.push_back({.tool = "lamina",
+                             .checked = "reopened and compared bit for bit with what was meant",
+                             .code = "lamina generate . -p 'Hello'",
+                             .language = "sh"});
+  for (const Edit& edit : plan.edits) card.plan.push_back(named(edit, opened.blueprint));
   card.command = std::move(command);
   card.version = std::string(version_of());
   card.date = today();
@@ -146,9 +197,10 @@ report::Section open_section(const std::vector<Written>& written, std::string ot
     section.elements.push_back(table);
     std::string code;
     for (const Written& entry : written) {
+      if (entry.request.form == Form::transformer_lens) continue;  // its README.md has the lines
       if (entry.request.form == Form::gguf)
         code += fmt::format("llama-cli -m {} -p 'Hello'\n", entry.path.string());
-      else if (entry.request.form != Form::hf_perlayer)
+      else if (entry.request.form != Form::hf_perlayer && !entry.opens_in.starts_with("lamina alone"))
         code += fmt::format(
             "python3 -c \"from transformers import pipeline; print(pipeline('text-generation', "
             "'{}')('Hello'))\"\n",

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "lamina/base/text.h"
+#include "lamina/blueprint/absence.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/export/export.h"
@@ -85,10 +86,40 @@ Json to_json(const Opened& opened) {
     }
     json["parts"].push_back(std::move(entry));
   }
+  const NormsRemoved removed =
+      read_norms_removed(opened.checkpoint.config, b.blocks, opened.checkpoint.what());
+  if (removed != NormsRemoved{}) {
+    json["norms_removed"] = {{"attention", Json::array()}, {"mlp", Json::array()}, {"final", removed.last}};
+    for (const auto& [block, kind] : removed.parts)
+      json["norms_removed"][std::string(kind_name(kind))].push_back(block);
+  }
   if (json_has(opened.checkpoint.config, "auto_map"))
     json["ignored"] = "auto_map: the model's own code is never run; the architecture's name decides";
   json["exports"] = exports_of(opened);
   return json;
+}
+
+// "0-3,5" of [0, 1, 2, 3, 5].
+std::string ranges(const Json& blocks) {
+  std::string text;
+  for (size_t i = 0; i < blocks.size();) {
+    size_t last = i;
+    while (last + 1 < blocks.size() && blocks[last + 1].get<int>() == blocks[last].get<int>() + 1) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", blocks[i].get<int>());
+    if (last > i) text += fmt::format("-{}", blocks[last].get<int>());
+    i = last + 1;
+  }
+  return text;
+}
+
+std::string text_of_norms(const Json& removed) {
+  std::string text;
+  for (const char* kind : {"attention", "mlp"}) {
+    if (removed[kind].empty()) continue;
+    text += fmt::format("{}in front of {} {}", text.empty() ? "" : ", ", kind, ranges(removed[kind]));
+  }
+  if (removed["final"].get<bool>()) text += text.empty() ? "the last one" : ", and the last one";
+  return "Norms folded into the weights: " + text + ".";
 }
 
 std::string to_text(const Json& json) {
@@ -141,13 +172,14 @@ std::string to_text(const Json& json) {
       i = next;
     }
   }
+  if (json.contains("norms_removed")) text += "\n" + text_of_norms(json["norms_removed"]) + "\n";
   if (json.contains("ignored")) text += fmt::format("\n{}\n", json["ignored"].get<std::string>());
   text += "\nEvery part can be cut (its norm goes with it). What a cut can be written as:\n";
   for (const auto& [form, answers] : json["exports"].items()) {
     for (const auto& [when, answer] : answers.items()) {
       const bool possible = answer["possible"];
       text += fmt::format(
-          "  {:<12}{:<13}{}{}\n", form, when == "whole_blocks" ? "whole blocks" : "half blocks",
+          "  {:<18}{:<13}{}{}\n", form, when == "whole_blocks" ? "whole blocks" : "half blocks",
           possible ? "yes: " : "no: ", answer[possible ? "opens_in" : "why_not"].get<std::string>());
     }
   }

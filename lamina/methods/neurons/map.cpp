@@ -123,13 +123,15 @@ Tensor normalised(Source source, Site site, NeuronVector vector, const Tensor& r
     case Norm::rms:
       return rows / rms(rows);
     case Norm::final: {
+      if (blueprint.final_norm.empty()) break;  // folded into the head, gain and all
       const Tensor gain = stored(source, blueprint.final_norm + ".weight");
       if (!blueprint.centred_norms) return rows / rms(rows) * gain;
       const Tensor centred = rows - rows.mean(1, true);
       return centred / rms(centred) * gain + stored(source, blueprint.final_norm + ".bias");
     }
     case Norm::fold:
-      if (vector == NeuronVector::down) break;
+      // A norm that was folded away stands in the rows already.
+      if (vector == NeuronVector::down || neurons_of(blueprint, site).norm.empty()) break;
       return rows * stored(source, neurons_of(blueprint, site).norm + ".weight");
   }
   return rows;

@@ -16,7 +16,8 @@ namespace lamina::neurons {
 // How a vector w is brought to the head. The paper does not say; `none` is read as it stands.
 //   none: w.  rms: w / rms(w).  final: the last norm as the formula has it, gain * w / rms(w) (LayerNorm:
 //   mean taken off and bias added; no epsilon).  fold: the gain of the norm in front of the feed-forward
-//   times w, for the rows that read (gate, up), since that is what they read with.
+//   times w, for the rows that read (gate, up), since that is what they read with. A norm that was folded
+//   away is part of the weights already: `final` and `fold` are then `none`.
 enum class Norm { none, rms, final, fold };
 Norm norm_from_name(std::string_view name);
 
