@@ -36,6 +36,7 @@ constexpr auto kPatience = 1800ms;  // with the store itself
 constexpr auto kLinger = 500ms;     // of the rank that serves the store, for others to read from it why
 constexpr int64_t kHostMemoryLimit = int64_t{2} << 30;
 constexpr const char* kCause = "cause";
+constexpr const char* kTimedOut = "timed out";
 
 std::string key(const char* what, int rank) {
   return fmt::format("{}/{}", what, rank);
@@ -394,16 +395,22 @@ class Ranks final : public Group {
 
   // The first who finds out tells the others.
   static std::string find_cause(const Store& store, const Place& own, const Neighbours& neighbours,
-                                const std::string& seen, bool timed_out, const std::string& waiting) {
+                                const std::string& seen, bool timed_out, std::string waiting) {
     const auto named = [&](int rank) {
       return own.one_machine() ? std::to_string(rank)
                                : fmt::format("{} (on {})", rank, store->get_to_str(key("host", rank)));
     };
+    // A rank that waited for too long closes its connections, which is all that the others then see.
+    if (timed_out) store->set(kTimedOut, waiting);
     const auto known = [&] { return store->check({kCause}) ? store->get_to_str(kCause) : std::string(); };
     std::vector<Beat> before;
     for (int rank = 0; rank < own.size; ++rank) before.push_back(beat_of(store, rank));
     for (const auto end = Clock::now() + kSilence; Clock::now() < end; std::this_thread::sleep_for(50ms)) {
       if (std::string cause = known(); !cause.empty()) return cause;
+    }
+    if (!timed_out && store->check({kTimedOut})) {
+      timed_out = true;
+      waiting = store->get_to_str(kTimedOut);
     }
     std::vector<std::string> silent;
     int last = own.rank;
