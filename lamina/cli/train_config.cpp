@@ -26,7 +26,8 @@ void check_keys(const Json& object, const std::vector<std::string>& known, const
     if (std::ranges::find(known, key) != known.end()) continue;
     const auto near = nearest(key, known);
     fail("{}: the key {} means nothing here{}", what, in_quotes(key),
-         near ? fmt::format("; was \"{}\" meant?", *near) : fmt::format("; what does: {}", fmt::join(known, ", ")));
+         near ? fmt::format("; was \"{}\" meant?", *near)
+              : fmt::format("; what does: {}", fmt::join(known, ", ")));
   }
 }
 
@@ -141,8 +142,7 @@ TrainConfig read_train_config(const fs::path& path) {
     else
       config.texts.validation = paths_of(validation, from, what, "validation");
   }
-  config.texts.length =
-      json_integer_or(json, "length", config.texts.length, what, {.min = 2, .max = 1 << 20});
+  config.texts.length = json_integer_or(json, "length", 0, what, {.min = 2, .max = 1 << 20});
   config.texts.validation_samples =
       json_integer_or(json, "validation-samples", config.texts.validation_samples, what, {.min = 0});
   config.seed = static_cast<uint64_t>(json_integer_or(json, "seed", 0, what, {.min = 0}));

@@ -304,8 +304,8 @@ void add_data_flags(CLI::App& app, DataFlags& flags) {
   app.add_option("--holdout", flags.holdout, "share of the text's end that is kept back; 0: none")
       ->capture_default_str()
       ->group("Data");
-  app.add_option("--length", flags.length, "tokens in a sample")
-      ->capture_default_str()
+  app.add_option("--length", flags.length,
+                 "tokens in a sample (default: 256, or the model's context if that is less)")
       ->check(CLI::Range(2, 1 << 20))
       ->group("Data");
   app.add_option("--validation-samples", flags.validation_samples,
@@ -325,7 +325,7 @@ TextData text_data(const DataFlags& flags, const Tokenizer& tokenizer, const Blu
     fail("{}; name the text to learn from with --data, or samples with --samples",
          flags.data.empty() ? "there is nothing to learn from" : "--data and --samples were both given");
   const double share = share_of(flags.holdout, "--holdout");
-  TextData data{.length = flags.length};
+  TextData data{.length = flags.length > 0 ? flags.length : std::min<int64_t>(256, blueprint.context)};
   const auto check_length = [&](int64_t length) {
     if (length > blueprint.context)
       fail("--length {}: this model was made for {} tokens", length, blueprint.context);
@@ -349,29 +349,29 @@ TextData text_data(const DataFlags& flags, const Tokenizer& tokenizer, const Blu
                                   {"digest", samples->digest()}};
     data.train = std::move(samples);
   } else {
-    check_length(flags.length);
+    check_length(data.length);
     Tokens tokens = tokens_of(flags.data, tokenizer, blueprint, watch);
-    const int64_t pieces = static_cast<int64_t>(tokens.ids.size()) / flags.length;
+    const int64_t pieces = static_cast<int64_t>(tokens.ids.size()) / data.length;
     int64_t kept_back = 0;
     if (flags.validation.empty() && share > 0)
       kept_back = std::max<int64_t>(1, std::llround(share * static_cast<double>(pieces)));
     if (pieces < 1 + kept_back)
       fail("{}: has {} tokens, too few for {} of {}; give more text or a smaller --length", tokens.said,
            thousands(static_cast<int64_t>(tokens.ids.size())),
-           kept_back ? "one sample to learn from and one to hold out" : "one sample", flags.length);
+           kept_back ? "one sample to learn from and one to hold out" : "one sample", data.length);
     if (kept_back > 0) {
-      const auto from = tokens.ids.begin() + (pieces - kept_back) * flags.length;
+      const auto from = tokens.ids.begin() + (pieces - kept_back) * data.length;
       held.assign(from, tokens.ids.end());
       tokens.ids.erase(from, tokens.ids.end());
       held_said =
           fmt::format("the last {:.3g} % of {}",
                       100 * static_cast<double>(kept_back) / static_cast<double>(pieces), tokens.said);
     }
-    data.train_tokens = (pieces - kept_back) * flags.length;
+    data.train_tokens = (pieces - kept_back) * data.length;
     data.train_said =
-        described(tokens.said, data.train_tokens, pieces - kept_back, flags.length, tokens.sha256);
+        described(tokens.said, data.train_tokens, pieces - kept_back, data.length, tokens.sha256);
     data.provenance["data"] = tokens.files;
-    data.train = text_batches(std::move(tokens.ids), flags.length, seed);
+    data.train = text_batches(std::move(tokens.ids), data.length, seed);
   }
   data.provenance["length"] = data.length;
 

@@ -55,7 +55,7 @@ struct DataFlags {
   std::vector<std::filesystem::path> data = {}, validation = {};
   std::string holdout = "5%";          // of the text's end, where no validation text is named
   std::filesystem::path samples = {};  // tokens in a safetensors file, in place of text
-  int64_t length = 256;                // tokens in a piece
+  int64_t length = 0;                  // tokens in a piece; 0: 256, or the model's context if that is less
   int64_t validation_samples = 64;     // the first so many pieces; 0: all
 };
 void add_data_flags(CLI::App& app, DataFlags& flags);

@@ -83,9 +83,11 @@ class Case(unittest.TestCase):
         self.assertIn(says, message)
         self.assertLessEqual(len(message.strip().splitlines()), 2, message)
         self.assertNotIn("terminate called", message)
-        self.assertFalse(self.out.exists(), "something was left behind")
-        self.assertFalse(pathlib.Path(f"{self.out}.partial").exists(), "something was left behind")
-        return message
+        self.nothing_at(pathlib.Path(arguments[arguments.index("-o") + 1]))
+
+    def nothing_at(self, out):
+        self.assertFalse(out.exists(), "something was left behind")
+        self.assertFalse(pathlib.Path(f"{out}.partial").exists(), "something was left behind")
 
     def samples(self, ids, name="samples.safetensors", **beside):
         """Token ids [samples, tokens], and masks or labels of the same shape, as a safetensors file."""
@@ -201,10 +203,10 @@ class Heal(Case):
     def setUp(self):
         super().setUp()
         self.model = self.train(config(LLAMA))
-        self.heal = ["heal", self.model, "--data", TEXT, "--length", "32", "--batch", "4", "--validation-samples", "8", "--lr", "1e-3"]
+        self.heal = ["heal", self.model, "--data", TEXT, "--length", "32", "--batch", "4", "--validation-samples", "8"]
 
     def test_text_and_a_share_held_out(self):
-        result = run(*self.heal, "--steps", "10", "-o", self.out, "--json")
+        result = run(*self.heal, "--lr", "1e-3", "--steps", "10", "-o", self.out, "--json")
         self.assertEqual(result.returncode, 0, result.stderr.decode())
         report = json.loads(result.stdout)
         looks = report["training"]["evaluations"]
@@ -217,7 +219,7 @@ class Heal(Case):
         self.assertNotIn("pruned", card)
 
     def test_words_for_people(self):
-        result = run(*self.heal, "--steps", "10", "-o", self.out, env={**os.environ, "LC_ALL": "C"})
+        result = run(*self.heal, "--lr", "1e-3", "--steps", "10", "-o", self.out, env={**os.environ, "LC_ALL": "C"})
         self.assertEqual(result.returncode, 0, result.stderr.decode())
         self.assertEqual(result.stderr, b"")
         text = result.stdout.decode("ascii")
