@@ -101,6 +101,24 @@ Tensor first_tokens(const Batches& data, int64_t count) {
   return data.at(0, std::min(count, data.samples_per_epoch())).inputs.ids;
 }
 
+// With constants as they may come out.
+void check_forms(const std::vector<FormRequest>& forms, const std::optional<DType>& dtype, const Opened& base,
+                 const denorm::Options& options) {
+  Plan plan;
+  const denorm::Removals all = denorm::at_once(base.blueprint, 0);
+  for (const denorm::Removal& removal : options.taper ? all : options.removals)
+    plan.edits.push_back(FreezeNorm{base.blueprint.norm_site(removal.path), removal.path.reader, 1});
+  for (const FormRequest& form : forms) {
+    const Answer answer = can_write(form.form, base, plan);
+    if (!answer.possible) fail("--export {}: is not possible: {}", form.text(), answer.note);
+    if (form.form == Form::hf_compat && dtype && dtype != DType::f32 && dtype != DType::f64)
+      fail(
+          "--export {}: is not possible as {}: what an epsilon of 1e12 leaves of a number is below what 16 "
+          "bits can hold; leave --weights out",
+          form.text(), dtype_name(*dtype));
+  }
+}
+
 // The folded folder against the frozen norms.
 DenormProof prove(const Opened& healed, const Opened& healed64, const Plan& plan, const fs::path& folder,
                   const Batches& data) {
@@ -316,6 +334,7 @@ int run_denorm(int argc, char** argv) {
       if (arm == "vanilla") continue;
       const denorm::Options options = hook_options(arm, flags, base.blueprint, training, eos, {});
       if (!options.taper) denorm::check_fits(options.removals, base.blueprint, training.steps);
+      if (arm == flags.mode) check_forms(forms, export_options.dtype, base, options);
     }
 
     DenormRun run{.base = base,
