@@ -244,6 +244,13 @@ int run_analyse(int argc, char** argv) {
                  {"samples", std::ssize(data->text)},
                  {"length", std::ssize(data->text[0])},
                  {"warnings", analysis_warnings(arms)}};
+  record["prompts"] = Json::array();
+  for (const PromptPair& pair : data->pairs) {
+    record["prompts"].push_back({{"clean", pair.clean},
+                                 {"corrupted", pair.corrupted},
+                                 {"answer", pair.answer},
+                                 {"other", pair.other}});
+  }
   record["models"] = Json::array();
   for (size_t m = 0; m < arms.size(); ++m) {
     Json one = to_json(arms[m].analyses);
