@@ -35,6 +35,12 @@ std::string title_of(const DenormRun& run) {
   return fmt::format("{} without norms", model_name(run.base));
 }
 
+size_t norms_of(const denorm::Removals& removals) {
+  std::set<Site> norms;
+  for (const denorm::Removal& removal : removals) norms.insert(removal.path.site);
+  return norms.size();
+}
+
 double mean_loss(const DenormArm& arm) {
   return arm.losses.empty() ? report::not_measured : denorm::mean_of(arm.losses).mean;
 }
@@ -284,14 +290,32 @@ std::vector<Arm> trained_arms(const DenormOutcome& outcome) {
   return arms;
 }
 
-report::Series losses_of(const DenormRun& run, const DenormOutcome& outcome) {
-  const std::vector<Arm> arms = trained_arms(outcome);
-  report::Series series = loss_series(arms);
-  const DenormArm& chosen = *outcome.find(run.mode);
+// Training losses of all arms with the removals of the written one, and validation losses.
+std::pair<report::Series, report::Series> losses_of(const DenormRun& run, const DenormOutcome& outcome) {
+  report::Series series = loss_series(trained_arms(outcome));
+  report::Series validation{.title = "Validation loss against steps", .x = series.x, .y = series.y};
+  series.title = "Training loss against steps";
+  const auto is_validation = [](const report::Curve& curve) { return curve.name.ends_with("validation"); };
+  for (report::Curve& curve : series.curves) {
+    const std::string arm = curve.name.substr(0, curve.name.find(','));
+    curve.role = arm == run.mode || outcome.find(arm) == nullptr ? report::Curve::Role::method
+                                                                 : report::Curve::Role::baseline;
+    if (is_validation(curve)) validation.curves.push_back(curve);
+  }
+  std::erase_if(series.curves, is_validation);
   if (run.mode != "taper") {
-    if (report::Curve marks = removal_marks(chosen); !marks.x.empty())
+    if (report::Curve marks = removal_marks(*outcome.find(run.mode)); !marks.x.empty())
       series.curves.push_back(std::move(marks));
   }
+  return {std::move(series), std::move(validation)};
+}
+
+// Of the written arm and its control: more would not be told apart in letters.
+report::Series losses_for_terminal(const DenormRun& run, const DenormOutcome& outcome) {
+  report::Series series = losses_of(run, outcome).first;
+  std::erase_if(series.curves, [&](const report::Curve& curve) {
+    return curve.name != run.mode && curve.name != "vanilla";
+  });
   return series;
 }
 
@@ -390,7 +414,8 @@ report::Verdict verdict_of(const DenormRun& run, const DenormOutcome& outcome) {
   report::Verdict verdict;
   const auto cost = against(&chosen, outcome.find("vanilla"));
   verdict.sentence = fmt::format(
-      "All {} norms are gone{}: validation loss {:.4f} nats, {}.", run.base.blueprint.norm_paths().size(),
+      "{} norms ({} readers) are gone{}: validation loss {:.4f} nats, {}.", norms_of(chosen.gone),
+      chosen.gone.size(),
       outcome.proof.norms_left.empty() && !std::isnan(outcome.proof.float64) ? " and folded away" : "",
       mean_loss(chosen),
       cost ? fmt::format("{} over the same training with norms", signed_interval(*cost))
@@ -472,8 +497,12 @@ report::Report report_of(const DenormRun& run, const DenormOutcome& outcome,
                         .verdict = verdict_of(run, outcome),
                         .sections = {}};
   report.sections.push_back({.title = "The arms", .elements = {arms_table(run, outcome)}});
-  report::Section curves{.title = "The curves", .elements = {losses_of(run, outcome)}};
-  if (report::Table spikes = spikes_table(outcome); !spikes.rows.empty()) curves.elements.push_back(spikes);
+  report::Section curves = curve_section(trained_arms(outcome), "The curves");
+  auto [training, validation] = losses_of(run, outcome);
+  curves.elements.front() = std::move(training);
+  if (!validation.curves.empty()) curves.elements.insert(curves.elements.begin() + 1, std::move(validation));
+  if (report::Table spikes = spikes_table(outcome); !spikes.rows.empty())
+    curves.elements.insert(curves.elements.begin() + 1, std::move(spikes));
   report.sections.push_back(std::move(curves));
   report::Section scales{.title = "The norms", .elements = {}};
   for (const DenormArm& arm : outcome.arms) {
@@ -517,6 +546,9 @@ void write_denorm_results(const DenormRun& run, const DenormOutcome& outcome,
   const std::string plan = to_json(run.plan).dump(2) + "\n";
   const report::Report report = report_of(run, outcome, written);
   const std::string html = report::to_html(report), json = report::to_json(report).dump(2) + "\n";
+  if (run.mode != "taper")
+    write_file(folder / "removals.json",
+               denorm::to_json(outcome.find(run.mode)->gone, run.base.blueprint).dump(1) + "\n");
   write_file(folder / "arms.json", denorm_json(run, outcome, written, folder).at("arms").dump(1) + "\n");
   std::set<fs::path> folders = {folder};
   for (const Written& entry : written) {
@@ -539,7 +571,7 @@ std::string denorm_summary(const DenormRun& run, const DenormOutcome& outcome,
                            const std::vector<Written>& written, const fs::path& target) {
   const report::Style style = style_of(STDOUT_FILENO);
   std::string text = title_of(run) + "\n\n" + report::terminal_verdict(verdict_of(run, outcome), style);
-  text += "\n" + report::terminal_chart(losses_of(run, outcome), style);
+  text += "\n" + report::terminal_chart(losses_for_terminal(run, outcome), style);
   text += "\n" + report::terminal_table(arms_table(run, outcome), style);
   if (report::Table spikes = spikes_table(outcome); !spikes.rows.empty())
     text += "\n" + report::terminal_table(spikes, style);
