@@ -26,7 +26,7 @@ class Group {
   virtual void broadcast(Tensor& tensor, int root) = 0;          // in place
   virtual void sum(Tensor& tensor) = 0;                          // in place, over ranks
   virtual std::vector<Tensor> gather(const Tensor& tensor) = 0;  // of any size on each rank, in rank order
-  virtual void barrier() = 0;
+  virtual void barrier() = 0;  // waits without limit for ranks that live: one of them may work alone
   // What the ranks are doing, for messages: "step 17, gradients".
   virtual void at(std::string doing) { doing_ = std::move(doing); }
   const std::string& doing() const { return doing_; }

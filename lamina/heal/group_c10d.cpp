@@ -35,6 +35,7 @@ constexpr auto kSilence = 1300ms;   // three beats: who says nothing for so long
 constexpr auto kPatience = 1800ms;  // with the store itself
 constexpr auto kLinger = 500ms;     // of the rank that serves the store, for others to read from it why
 constexpr int64_t kHostMemoryLimit = int64_t{2} << 30;
+constexpr auto kLost = 60s;  // without a beat, in a wait that has no other limit
 constexpr const char* kCause = "cause";
 constexpr const char* kTimedOut = "timed out";
 
@@ -93,7 +94,9 @@ class Neighbours {
 // of its own: one that waits for a key holds its client.
 class Heart {
  public:
-  Heart(Store store, int rank) : store_(std::move(store)), rank_(rank) {
+  Heart(Store store, int rank, int size) : store_(std::move(store)), rank_(rank) {
+    for (int other = 0; other < size; ++other) keys_.push_back(key("beat", other));
+    heard_.assign(size_t(size), {});
     beat();
     thread_ = std::thread([this] { live(); });
   }
@@ -114,6 +117,32 @@ class Heart {
   void at(std::string doing) {
     const std::lock_guard lock(mutex_);
     doing_ = std::move(doing);
+  }
+  // From now on the other hearts are listened to.
+  void watch() {
+    const std::lock_guard lock(mutex_);
+    watching_ = true;
+    answered_ = Clock::now();
+    for (Heard& heard : heard_) heard.when = Clock::now();
+  }
+  void look_away() {
+    const std::lock_guard lock(mutex_);
+    watching_ = false;
+  }
+  // Why there is nothing to wait for any more, if so: a rank has been silent for so long, or the store.
+  std::string lost(std::chrono::milliseconds limit) {
+    const std::lock_guard lock(mutex_);
+    if (!cause_.empty()) return cause_;
+    const auto now = Clock::now();
+    if (now - answered_ > (gone_ ? std::min<std::chrono::milliseconds>(limit, kPatience) : limit)) {
+      return "the store does not answer any more";
+    }
+    std::vector<size_t> silent;
+    for (size_t rank = 0; rank < heard_.size(); ++rank) {
+      if (int(rank) != rank_ && now - heard_[rank].when > limit) silent.push_back(rank);
+    }
+    if (silent.empty()) return "";
+    return fmt::format("rank{} {} stopped answering", silent.size() == 1 ? "" : "s", fmt::join(silent, ", "));
   }
   // What another rank had found out when this one last looked: the store may be gone by now.
   std::string cause() {
@@ -141,16 +170,41 @@ class Heart {
           const std::lock_guard here(mutex_);
           cause_ = cause;
         }
+        listen();
       } catch (const std::exception&) {
-        return;  // the store is gone, and with it whoever would read this
+        const std::lock_guard here(mutex_);
+        gone_ = true;  // the store, and with it whoever would read this
+        return;
       }
       lock.lock();
     }
   }
 
+  void listen() {
+    {
+      const std::lock_guard lock(mutex_);
+      answered_ = Clock::now();
+      if (!watching_) return;
+    }
+    const auto beats = store_->multiGet(keys_);
+    const std::lock_guard lock(mutex_);
+    for (size_t rank = 0; rank < beats.size(); ++rank) {
+      if (beats[rank] != heard_[rank].beat) heard_[rank] = {beats[rank], Clock::now()};
+    }
+  }
+
+  struct Heard {
+    std::vector<uint8_t> beat = {};
+    Clock::time_point when = Clock::now();
+  };
+
   Store store_;
   int rank_;
+  std::vector<std::string> keys_;
   std::mutex mutex_;
+  std::vector<Heard> heard_;
+  Clock::time_point answered_ = Clock::now();
+  bool watching_ = false, gone_ = false;
   std::condition_variable wake_;
   bool done_ = false;
   int64_t beats_ = 0, calls_ = 0;
@@ -185,7 +239,7 @@ class Ranks final : public Group {
         store_(std::move(store)),
         backend_(std::move(backend)),
         neighbours_(std::make_shared<Neighbours>(store_, place_)),
-        heart_(std::make_unique<Heart>(store_->clone(), place_.rank)) {
+        heart_(std::make_unique<Heart>(store_->clone(), place_.rank, place_.size)) {
     g_ranks = this;
     // Gloo ends the process when ranks call different collectives; at least with a sentence.
     earlier_ = std::set_terminate([] {
@@ -265,8 +319,21 @@ class Ranks final : public Group {
     return tensors;
   }
 
+  // Has no limit of time while all hearts beat: one rank may write or measure for an hour.
   void barrier() override {
-    guarded([&] { return backend_->barrier(); });
+    c10d::BarrierOptions how;
+    how.timeout = std::chrono::hours(24 * 365);
+    guarded([&] {
+      auto work = backend_->barrier(how);
+      heart_->watch();
+      const auto limit = std::min<std::chrono::milliseconds>(options_.timeout, kLost);
+      for (auto pause = 1ms; !work->isCompleted(); pause = std::min(2 * pause, 50ms)) {
+        if (const std::string lost = heart_->lost(limit); !lost.empty()) fail("{}; timed out", lost);
+        std::this_thread::sleep_for(pause);
+      }
+      heart_->look_away();
+      return work;
+    });
   }
 
   std::unique_ptr<Gradients> gradients(std::vector<std::pair<std::string, Tensor>> leaves) override {

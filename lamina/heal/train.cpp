@@ -217,6 +217,7 @@ class Run {
   void begin() {
     if (!options_.state.empty() || group_.size() > 1) {
       group_.at("start");
+      group_.barrier();  // rank 0 may have measured something first
       fields_ = fields_of(student_, optimizer_.parameters(), objective_, data_, options_, hook_);
       agree(group_, fields_);
     }

@@ -251,6 +251,18 @@ int steps(Group& group) {
   return 0;
 }
 
+// One rank is busy on its own for longer than any call may take; the others wait for it.
+int solo(Group& group, int seconds) {
+  group.at("step 3, alone");
+  std::puts("step 2");
+  std::fflush(stdout);
+  happen(group, 3);
+  if (group.rank() == 0) std::this_thread::sleep_for(std::chrono::seconds(seconds));
+  group.barrier();
+  fmt::print("waited for {}\n", group.size());
+  return 0;
+}
+
 int run(Group& group, const std::string& what, const std::string& how) {
   if (what == "calls") return calls(group);
   if (what == "disagree") return disagree(group);
@@ -259,6 +271,7 @@ int run(Group& group, const std::string& what, const std::string& how) {
   if (what == "pieces") return pieces(group);
   if (what == "unread") return unread(group);
   if (what == "steps") return steps(group);
+  if (what == "solo") return solo(group, std::stoi(how));
   fail("{} is none of the cases", what);
 }
 

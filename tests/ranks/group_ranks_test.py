@@ -64,9 +64,9 @@ class Together(unittest.TestCase):
 class Faults(unittest.TestCase):
     """LAMINA_FAULT=rank:step:kind; all others must end in time, name the rank, and nobody may be left."""
 
-    def end(self, size, fault, sentence, seconds):
+    def end(self, size, fault, sentence, seconds, case=("steps",)):
         culprit = int(fault.split(":")[0])
-        with Job([program, "steps"], size, LAMINA_FAULT=fault, LAMINA_SECONDS=PATIENCE) as job:
+        with Job([program, *case], size, LAMINA_FAULT=fault, LAMINA_SECONDS=PATIENCE) as job:
             job.wait_for("step 2\n")
             begin = time.monotonic()
             self.assertTrue(job.wait(seconds + 3), f"{fault}: {job.said()}")
@@ -102,6 +102,17 @@ class Faults(unittest.TestCase):
 
     def test_hangs(self):
         self.end(4, "2:3:hang", "rank 2 lives but is still at step 3 after", PATIENCE + 2)
+
+    def test_a_rank_that_works_alone_is_waited_for(self):
+        with Job([program, "solo", 5], 3, LAMINA_SECONDS=2) as job:
+            self.assertTrue(job.wait(20), job.said())
+            self.assertEqual([rank.status for rank in job.ranks], [0, 0, 0], job.said())
+            self.assertIn("waited for 3", job.ranks[0].stdout)
+
+    def test_others_go_away_meanwhile(self):
+        for culprit in (0, 2):
+            self.end(3, f"{culprit}:3:kill", rf"rank {culprit} (is gone|was killed or ended)", PATIENCE + 2, ("solo", 0))
+            self.end(3, f"{culprit}:3:stop", f"rank {culprit} stopped answering", PATIENCE + 2, ("solo", 0))
 
     def test_returns_too_early(self):
         self.end(4, "1:3:early", "the ranks wait for each other at different places after .*rank 0 at step 3, rank 1 at the end",
