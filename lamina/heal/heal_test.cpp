@@ -877,6 +877,61 @@ TEST(Train, StopsBeforeWhatIsNoNumberReachesTheWeights) {
   EXPECT_EQ(three.trained.broke_at, 0);
 }
 
+// Norms that fade: part of each is a map of its own, learnt beside the model. It counts what it sees.
+class Fading : public Hook {
+ public:
+  Fading() : tap_(*this) {}
+  Tap& tap() override { return tap_; }
+  void begin_pass(const Batch&) override { ++passes; }
+  void recomputing(bool on) override {
+    EXPECT_NE(on, again_);
+    again_ = on;
+  }
+  std::vector<Parameter> parameters() override { return {{.name = "gate", .value = gate, .decays = false}}; }
+  Tensor gate = at::full({}, 0.7, at::kDouble).set_requires_grad(true);
+  int64_t passes = 0, first = 0, again = 0;
+
+ private:
+  struct Sees : Tap {
+    explicit Sees(Fading& its) : its(its) {}
+    bool reads_norm(Site) const override { return true; }
+    Tensor norm(const NormPath& path, const Norm& norm, const Tensor& x) override {
+      if (path.reader == Reader::mlp) ++(its.again_ ? its.again : its.first);
+      return norm(x) * its.gate + norm.held(x, 2.0) * (1 - its.gate);
+    }
+    Fading& its;
+  };
+  bool again_ = false;
+  Sees tap_;
+};
+
+TEST(Train, AHookSeesThePartsThatRunAgainAndLearnsFromThem) {
+  for (const Architecture* architecture : tiny::listed()) {
+    const tiny::Folder folder;
+    std::vector<std::vector<Tensor>> ends;
+    for (const bool again : {false, true}) {
+      Student student(tiny_model(*architecture, folder / "m"), {.dtype = at::kDouble});
+      TrainOptions options = some_steps(4);
+      options.accumulate = 2;
+      options.epsilon = 1e-3;  // rounding must not become a direction
+      options.gradient_checkpointing = again;
+      Fading hook;
+      trained(student, Given(student.model().blueprint().vocabulary), options, {}, &hook);
+      int64_t mlps = 0;
+      for (Site site : student.model().blueprint().present())
+        mlps += student.model().blueprint().part(site).kind == Kind::mlp ? 1 : 0;
+      EXPECT_EQ(hook.passes, 8);
+      EXPECT_EQ(hook.first, 8 * mlps);
+      EXPECT_EQ(hook.again, again ? 8 * mlps : 0);
+      EXPECT_NE(hook.gate.item<double>(), 0.7);
+      ends.push_back(values_of(student));
+      ends.back().push_back(hook.gate.detach().clone());
+    }
+    // The gate's gradient is added up part by part in one, all at once in the other.
+    EXPECT_LT(greatest(ends[0], ends[1]), 1e-10) << architecture->name;
+  }
+}
+
 TEST(Train, EvaluatesWhenItIsTime) {
   const tiny::Folder folder;
   Student student(tiny_model(named("GPT2LMHeadModel"), folder / "m"), {});

@@ -72,7 +72,9 @@ struct TrainData {
 };
 
 // Throws Error when `state` holds a run of other options, data or model (naming what differs), Stopped after
-// writing a checkpoint when asked to stop.
+// writing a checkpoint when asked to stop. The number of steps is no part of what a run is, so that one with
+// `schedule_steps` given can be made longer; nor are ranks, evaluations and checkpoints. A damaged checkpoint
+// is passed over for the one before it, with a note.
 Trained train(Student& student, const Objective& objective, const TrainData& data,
               const TrainOptions& options, Hook& hook, Group& group, const Watch& watch = {},
               const std::function<void(const StepRecord&)>& on_step = {});
