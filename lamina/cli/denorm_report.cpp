@@ -271,7 +271,7 @@ report::Table spikes_table(const DenormOutcome& outcome) {
 
 // Removals of one arm as points on its loss.
 report::Curve removal_marks(const DenormArm& arm) {
-  report::Curve marks{.name = fmt::format("{}: a norm goes", arm.name)};
+  report::Curve marks{.name = "a norm goes"};
   std::set<int64_t> steps;
   for (const denorm::Removal& removal : arm.gone) steps.insert(removal.step);
   for (int64_t step : steps) {
