@@ -306,10 +306,12 @@ int run_neurons_clamp(int argc, char** argv) {
         {"model", {{"name", shown(model.filename())}, {"sha256", session.opened.checkpoint.hash(watch)}}}};
     const std::vector<Clamp> beyond =
         beyond_weights(plan, blueprint, clamps_of(session.opened.checkpoint.config, blueprint, shown(model)));
+    const std::string type = json_string_or(session.opened.checkpoint.config, "model_type", "", shown(model));
     const std::string how_exact =
         beyond.empty()
-            ? "The clamp stands in the weights, exact up to the rounding of their type; stock loaders open "
-              "it."
+            ? fmt::format("The clamp stands in the weights, exact up to the rounding of their type; {}.",
+                          stock_name(type) == type ? "stock loaders open it"
+                                                   : "lamina opens it, as it does the model that came in")
             : fmt::format(
                   "{} of {} clamps cannot be written into weights and stand in config.json: lamina runs "
                   "them, stock loaders refuse the folder.",

@@ -206,7 +206,7 @@ Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
       if (const auto live = live_norms(model, plan); !live.empty())
         return {false, fmt::format("the norm that {} reads is live; a model without norms can be written so",
                                    model.blueprint.label(live.front()))};
-      return {true, "TransformerLens, by the lines in README.md"};
+      return {true, "TransformerLens 2 and 3, by the lines in README.md"};
     case Form::hf_compact:
       if (has_silence(plan))
         return {false, "the plan silences parts, which keeps their blocks; hf-zeroed would do"};
@@ -286,8 +286,8 @@ Answer can_write(Form form, const Opened& model, const Plan& plan) {
 std::vector<FormRequest> default_forms(const Opened& model, const Plan& plan) {
   if (can_write(Form::hf_compact, model, plan).possible) return {{Form::hf_compact, {}}};
   std::vector<FormRequest> forms;
-  for (Form form : {Form::hf_zeroed, Form::gguf}) {
-    if (can_write(form, model, plan).possible) forms.push_back({form, {}});
+  for (Form form : {Form::hf_zeroed, Form::gguf}) {  // which a model without norms gains nothing by
+    if (!lacks_norms(model, plan) && can_write(form, model, plan).possible) forms.push_back({form, {}});
   }
   if (forms.empty()) forms.push_back({Form::hf_perlayer, {}});
   return forms;

@@ -396,6 +396,7 @@ TEST_P(NormLaws, BlocksOfAFoldedModelAreRenumbered) {
     return path.reader == Reader::head || !live.contains(path.site.index);
   });
   const Opened folded = declare(apply(model.opened.checkpoint, blueprint, plan));
+  EXPECT_EQ(default_forms(folded, tiny::cuts_by_label(blueprint, {"A1"})).front().form, Form::hf_perlayer);
   const Plan cut = tiny::cuts_by_label(blueprint, {"A1", "F1"});
   Skip skip(blueprint, cut);
   const Tensor expected = tiny::logits(*build_model(folded, {.dtype = at::kDouble}), text, skip);

@@ -221,6 +221,27 @@ class Denorm(Parity):
             self.assertIn(why, done.stderr)
             self.assertFalse((self.folder / "no").exists())
 
+    @reference.needs_shared
+    def test_neurons_without_norms(self):
+        """A norm that is gone is the identity to a neuron's vector; edits of a folded model are taken back to the byte."""
+        blocks = json.loads(run("inspect", reference.STORIES, "--json"))["blocks"]
+        plan = freeze("model.layers.{}.self_attn", "model.layers.{}.mlp", "model.norm", [1.5] * (2 * blocks + 1),
+                      self.folder / "plan.json")
+        folded = self.apply(reference.STORIES, plan, "folded")
+        shown = {}
+        for norm in ("none", "rms", "final", "fold"):
+            run("neurons", "map", folded, "-o", self.folder / norm, "--norm", norm, "-q")
+            shown[norm] = json.loads(run("neurons", "show", self.folder / norm, "2.5", "--json"))["up"]["top"]
+        self.assertEqual(shown["none"], shown["final"])
+        self.assertEqual(shown["none"], shown["fold"])
+        self.assertNotEqual(shown["none"], shown["rms"])
+        clamped, undone = self.folder / "clamped", self.folder / "undone"
+        said = run("neurons", "clamp", folded, "--set", "2.5=3", "--bake", "-o", clamped).decode()
+        self.assertIn("lamina opens it, as it does the model that came in", said)
+        run("neurons", "undo", clamped, "-o", undone)
+        for name in ("model.safetensors", "config.json"):
+            self.assertEqual((folded / name).read_bytes(), (undone / name).read_bytes(), name)
+
     def test_inspect(self):
         folder, plan, *_ = self.gpt2()
         before = json.loads(run("inspect", folder, "--json"))

@@ -78,7 +78,8 @@ std::string_view name_of(gpt2::Activation activation) {
 }  // namespace
 
 std::string_view transformer_lens_lines() {
-  return R"(import json
+  return R"(# pip install "transformer_lens<4": the fourth version has no HookedTransformer
+import json
 from safetensors.torch import load_file
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
