@@ -52,6 +52,12 @@ std::string interval(const Estimate& estimate) {
   return fmt::format("{:+.4f} to {:+.4f}", estimate.low, estimate.high);
 }
 
+// In percent; nothing where nothing was measured.
+Cell span(const Estimate& share) {
+  if (!std::isfinite(share.value)) return {};
+  return fmt::format("{:.3g} to {:.3g}", 100 * share.low, 100 * share.high);
+}
+
 // The largest difference between what holding a neuron does and what it does at a frozen scale.
 double scale_share(const NeuronEffects& neurons) {
   double most = 0;
@@ -68,8 +74,7 @@ Table identities(const std::vector<Arm>& arms) {
   for (const Arm& arm : arms) {
     const Attribution& a = arm.analyses.attribution;
     table.rows.push_back(
-        {.cells = {arm.name, 100 * a.head_mean, 100 * a.global.value,
-                   fmt::format("{:.3g} to {:.3g}", 100 * a.global.low, 100 * a.global.high),
+        {.cells = {arm.name, 100 * a.head_mean, 100 * a.global.value, span(a.global),
                    arm.analyses.neurons.neurons.empty() ? Cell() : Cell(scale_share(arm.analyses.neurons))}});
   }
   const Attribution& a = arms.front().analyses.attribution;
@@ -196,9 +201,6 @@ Table sink_table(const std::vector<Arm>& arms) {
               .columns = {label("model"), number("queries above the threshold", percent()),
                           label("95 % interval"), number("heads above it", percent()), label("95 % interval"),
                           number("norm at the end, position 0 over elsewhere", small())}};
-  const auto span = [](const Estimate& e) {
-    return fmt::format("{:.3g} to {:.3g}", 100 * e.low, 100 * e.high);
-  };
   for (const Arm& arm : arms) {
     const Sinks& s = arm.analyses.sinks;
     table.rows.push_back({.cells = {arm.name, 100 * s.queries.value, span(s.queries), 100 * s.heads.value,
