@@ -326,7 +326,9 @@ class Ranks final : public Group {
     guarded([&] {
       auto work = backend_->barrier(how);
       heart_->watch();
-      const auto limit = std::min<std::chrono::milliseconds>(options_.timeout, kLost);
+      // Less the time in which the cause is looked for.
+      const auto limit = std::max<std::chrono::milliseconds>(
+          std::min<std::chrono::milliseconds>(options_.timeout, kLost) - kSilence, kSilence);
       for (auto pause = 1ms; !work->isCompleted(); pause = std::min(2 * pause, 50ms)) {
         if (const std::string lost = heart_->lost(limit); !lost.empty()) fail("{}; timed out", lost);
         std::this_thread::sleep_for(pause);
