@@ -3,6 +3,7 @@
 
 Usage: symbols_test.py LIBRARY OBJECT...
 """
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ bad, backend = [], 0
 for name in objects + [library]:
     wanted = output("nm", *(["--dynamic"] if name == library else []), "--undefined-only", "--demangle", name).splitlines()
     backend += sum("c10d::ProcessGroupGloo::ProcessGroupGloo(" in line for line in wanted)
-    bad += [f"{name}: {line.strip()}" for line in wanted if line.strip().removeprefix("U ").startswith("gloo::")]
+    bad += [f"{name}: {line.strip()}" for line in wanted if re.match(r"\s*[Uwv] ((vtable|VTT|typeinfo|typeinfo name|guard variable) for )?gloo::", line)]
 needed = [line for line in output("readelf", "--dynamic", library).splitlines() if "NEEDED" in line]
 bad += [f"{library}: {line.strip()}" for line in needed if "gloo" in line]
 if backend < 2 or not needed:
