@@ -32,6 +32,7 @@ struct Outcome {
   double seconds = 0;
   int64_t tokens = 0;
   uint64_t peak = 0;  // bytes of memory
+  Estimate needs = {};
 };
 
 uint64_t peak_memory() {
@@ -66,12 +67,12 @@ report::Verdict verdict_of(const TrainingJob& job, const Outcome& outcome) {
   verdict.sentence =
       outcome.before && outcome.after
           ? fmt::format(
-                "{} over {} tokens took the loss on text that was held out from {:.4g} to {:.4g} nats a "
+                "{} over {} tokens took the loss on text that was held out from {:#.4g} to {:#.4g} nats a "
                 "token; {} were trained.",
                 steps_of(std::ssize(curve)), thousands(outcome.tokens), outcome.before->loss,
                 outcome.after->loss, learnt)
           : fmt::format(
-                "{} over {} tokens took the training loss from {:.4g} to {:.4g} nats a token; nothing was "
+                "{} over {} tokens took the training loss from {:#.4g} to {:#.4g} nats a token; nothing was "
                 "held out; {} were trained.",
                 steps_of(std::ssize(curve)), thousands(outcome.tokens), first, last, learnt);
   if (outcome.trained.broke_at > 0)
@@ -122,7 +123,7 @@ std::vector<std::string> limits_of(const TrainingJob& job, const Outcome& outcom
         "and nothing more.");
   else
     limits.emplace_back(
-        "The validation text is like the training text; on other text the loss may have risen.");
+        "The loss was measured on one text that was held out; on other text it may have risen.");
   limits.emplace_back(
       "One run with one seed; another seed gives other numbers, and how far apart they lie was not "
       "measured.");
@@ -155,7 +156,8 @@ report::Report report_of(const TrainingJob& job, const Outcome& outcome) {
   rows.emplace_back("learnt from", job.data.train_said);
   rows.emplace_back("held out", job.data.validation_said.empty() ? "nothing" : job.data.validation_said);
   rows.emplace_back("hardware", processor_name());
-  rows.emplace_back("peak memory", human_bytes(outcome.peak));
+  rows.emplace_back("memory", fmt::format("at most {}; about {} were expected", human_bytes(outcome.peak),
+                                          human_bytes(outcome.needs.memory)));
   if (outcome.trained.resumed_from > 0)
     rows.emplace_back("went on",
                       fmt::format("from step {} of an earlier process", outcome.trained.resumed_from));
@@ -300,6 +302,7 @@ int run_training(Group& group, TrainingFolder& folder, Terminal& terminal, Train
   std::unique_ptr<Objective> objective =
       job.teacher ? distillation(job.teacher, job.distil) : cross_entropy();
   Outcome outcome;
+  outcome.needs = needs;
   outcome.parameters = student.opened().blueprint.parameters();
   for (const Parameter& parameter : student.parameters()) outcome.learning += parameter.value.numel();
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "lamina/base/error.h"
 #include "lamina/base/fields.h"
@@ -21,7 +22,7 @@ using report::Notation;
 namespace {
 
 constexpr size_t kPoints = 200;     // of a curve on a page
-constexpr size_t kRemembered = 24;  // characters of the sparkline
+constexpr size_t kRemembered = 24;  // steps that the line looks back on
 
 const report::Format kLoss{Notation::significant, 4, ""};
 const report::Format kRate{Notation::significant, 3, ""};
@@ -87,7 +88,7 @@ struct Follow::State {
   int64_t first = 0;  // steps that an earlier process had done
   bool started = false;
   Tick line;
-  std::vector<double> losses;
+  std::vector<double> losses, tokens, seconds;
   std::FILE* log = nullptr;
 
   ~State() {
@@ -144,12 +145,19 @@ std::function<void(const StepRecord&)> Follow::on_step() {
       if (!s.options.log.empty()) s.open_log(record.step);
     }
     s.losses.push_back(record.loss);
+    s.tokens.push_back(static_cast<double>(record.tokens));
+    s.seconds.push_back(record.seconds);
     s.line.done = static_cast<double>(record.step - s.first);
-    s.line.detail = fmt::format(
-        "loss {:.4g}  rate {:.2g}  {} tokens/s  {}", record.loss, record.learning_rate,
-        record.seconds > 0 ? thousands(std::llround(static_cast<double>(record.tokens) / record.seconds))
-                           : "-",
-        report::sparkline(std::span(s.losses).last(std::min(s.losses.size(), kRemembered)), 8, s.style));
+    const auto last = [](const std::vector<double>& values) {
+      return std::span(values).last(std::min(values.size(), kRemembered));
+    };
+    const auto sum = [&](const std::vector<double>& values) {
+      return std::accumulate(last(values).begin(), last(values).end(), 0.0);
+    };
+    // A line of 80 columns has room for all of it.
+    s.line.detail = fmt::format("loss {:#.4g} {}  rate {:.2g}  {} tok/s", record.loss,
+                                report::sparkline(last(s.losses), 6, s.style), record.learning_rate,
+                                human_count(std::round(sum(s.tokens) / std::max(1e-9, sum(s.seconds)))));
     s.watch.report(s.line);
     // A full disk is said where it matters: by the checkpoint.
     if (s.log) {

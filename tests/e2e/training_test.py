@@ -319,7 +319,7 @@ class Heal(Case):
 
     def test_a_reader_that_goes_away(self):
         command = " ".join(f"'{word}'" for word in [LAMINA, *self.heal, "--steps", "3", "-o", self.out, "--json"])
-        result = subprocess.run(f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True, timeout=60)
+        result = subprocess.run(f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True, timeout=300)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertTrue((self.out / "model.safetensors").exists())
 
@@ -383,7 +383,7 @@ class Resume(Case):
             self.until_a_checkpoint(process)
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
-            out, message = process.communicate(timeout=60)
+            out, message = process.communicate(timeout=300)
         self.assertEqual(process.returncode, 130, message)
         self.assertEqual(out, b"")
         self.assertIn(b"--resume", message)
@@ -407,7 +407,7 @@ class Resume(Case):
         with subprocess.Popen([str(LAMINA), *map(str, command), "-o", str(self.out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             time.sleep(0.35)
             process.send_signal(signal.SIGTERM)
-            _, message = process.communicate(timeout=60)
+            _, message = process.communicate(timeout=300)
         self.assertIn(process.returncode, (143, -signal.SIGTERM), message)
         kept = pathlib.Path(f"{self.out}.partial").exists()
         self.assertEqual(kept and process.returncode == 143, b"--resume" in message, message)
@@ -468,6 +468,23 @@ class Elsewhere(Case):
                 with torch.no_grad():
                     loss = model.double()(ids, labels=ids).loss.item()
                 self.assertAlmostEqual(loss, reported, places=5)
+
+    def test_two_ranks_are_one_with_the_whole_batch(self):
+        base = self.train(config(training={"steps": 5, "batch": 4, "lr": 0.01}))
+        losses = {}
+        for ranks in (1, 2):
+            out = self.folder / f"ranks{ranks}"
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python", "--nproc-per-node", str(ranks), str(LAMINA), "heal",
+                       str(base), "--data", str(TEXT), "--length", "32", "--batch", "2", "--accumulate", "4", "--steps", "12", "--evaluate-every", "4",
+                       "--checkpoint-every", "5", "--json", "-o", str(out)]
+            result = subprocess.run(command, capture_output=True, timeout=300)
+            self.assertEqual(result.returncode, 0, result.stderr.decode())
+            report = json.loads(result.stdout)  # rank 0 alone speaks
+            losses[ranks] = [line["loss"] for line in report["training"]["steps"]] + [line["validation_loss"] for line in report["training"]["evaluations"]]
+            self.assertFalse(pathlib.Path(f"{out}.partial").exists())
+        self.assertEqual(len(losses[2]), 12 + 4)
+        for one, two in zip(losses[1], losses[2]):
+            self.assertAlmostEqual(one, two, delta=1e-6)
 
     @unittest.skipUnless(peft, "skipped: peft is not installed; make parity installs it")
     def test_peft_opens_the_adapter(self):
