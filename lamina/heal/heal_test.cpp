@@ -911,9 +911,10 @@ TEST(Train, AHookSeesThePartsThatRunAgainAndLearnsFromThem) {
     std::vector<std::vector<Tensor>> ends;
     for (const bool again : {false, true}) {
       Student student(tiny_model(*architecture, folder / "m"), {.dtype = at::kDouble});
-      TrainOptions options = some_steps(4);
+      // The first rate is 0: one update, from gradients at the same place. Later ones make much of a
+      // rounding.
+      TrainOptions options = some_steps(2);
       options.accumulate = 2;
-      options.learning_rate = 1e-3;  // steep models make much of a rounding
       options.epsilon = 1e-3;
       options.gradient_checkpointing = again;
       Fading hook;
@@ -921,15 +922,15 @@ TEST(Train, AHookSeesThePartsThatRunAgainAndLearnsFromThem) {
       int64_t mlps = 0;
       for (Site site : student.model().blueprint().present())
         mlps += student.model().blueprint().part(site).kind == Kind::mlp ? 1 : 0;
-      EXPECT_EQ(hook.passes, 8);
-      EXPECT_EQ(hook.first, 8 * mlps);
-      EXPECT_EQ(hook.again, again ? 8 * mlps : 0);
+      EXPECT_EQ(hook.passes, 4);
+      EXPECT_EQ(hook.first, 4 * mlps);
+      EXPECT_EQ(hook.again, again ? 4 * mlps : 0);
       EXPECT_NE(hook.gate.item<double>(), 0.7);
       ends.push_back(values_of(student));
       ends.back().push_back(hook.gate.detach().clone());
     }
     // The gate's gradient is added up part by part in one, all at once in the other.
-    EXPECT_LT(greatest(ends[0], ends[1]), 1e-10) << architecture->name;
+    EXPECT_LT(greatest(ends[0], ends[1]), 1e-12) << architecture->name;
   }
 }
 
