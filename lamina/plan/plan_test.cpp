@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "lamina/base/error.h"
@@ -429,6 +430,96 @@ TEST(PlanSilenced, LeavesOtherEditsAsTheyAre) {
   const Plan plan = silenced({.edits = {Cut{"h.0.attn", 2.0}, clamp(NeuronPlace::post, ClampMode::max, 1)}});
   EXPECT_TRUE(std::holds_alternative<Silence>(plan.edits[0]));
   EXPECT_TRUE(std::holds_alternative<Clamp>(plan.edits[1]));
+}
+
+// One norm in front of two maps, [in, out] and [out, in], and a tied head; two numbers wide.
+struct Normed {
+  Blueprint blueprint;
+  Checkpoint checkpoint;
+
+  explicit Normed(bool centred) {
+    Blueprint& b = blueprint;
+    b.blocks = 1;
+    b.stack = "h";
+    b.width = 2;
+    b.vocabulary = 3;
+    b.embedding = b.head = "embed.weight";
+    b.final_norm = "last";
+    b.centred_norms = centred;
+    b.parts.push_back({.path = "h.0.mlp", .kind = Kind::mlp, .block = 0});
+    b.parts.back().norm = FrontNorm{
+        .path = "h.0.norm", .readings = {{Reader::mlp, "h.0.in", 0, 3}, {Reader::mlp, "h.0.up", 0, 1}}};
+    const Axis residual{"residual", 2}, vocabulary{"vocabulary", 3}, inner{"inner", 3}, one{"one", 1};
+    b.slots = {{.name = "embed.weight", .axes = {vocabulary, residual}},
+               {.name = "h.0.norm.weight", .axes = {residual}, .part = 0},
+               {.name = "h.0.in.weight", .axes = {residual, inner}, .part = 0},
+               {.name = "h.0.up.weight", .axes = {one, residual}, .part = 0},
+               {.name = "last.weight", .axes = {residual}}};
+    checkpoint.config = {{"num_hidden_layers", 1}, {"tie_word_embeddings", true}, {"model_type", "small"}};
+    add("embed.weight", {3, 2}, {1, 2, 3, 4, 5, 6});
+    add("h.0.norm.weight", {2}, {2, 4});
+    add("h.0.in.weight", {2, 3}, {1, 2, 3, 4, 5, 6});
+    add("h.0.up.weight", {1, 2}, {1, 2});
+    add("last.weight", {2}, {1, 3});
+  }
+  void add(const std::string& name, const Shape& shape, const std::vector<float>& values) {
+    Stored stored{.name = name, .dtype = DType::f32, .shape = shape};
+    const Bytes bytes = std::as_bytes(std::span(values));
+    own(stored, {bytes.begin(), bytes.end()});
+    checkpoint.tensors.push_back(std::move(stored));
+  }
+};
+
+std::vector<double> all_of(const Checkpoint& checkpoint, std::string_view name) {
+  const Stored* stored = checkpoint.find(name);
+  if (!stored) return {};
+  return Numbers(*stored).run(0, static_cast<int64_t>(stored->elements()));
+}
+
+const Plan kFrozen{.edits = {FreezeNorm{"h.0.mlp", Reader::mlp, 2}, FreezeNorm{"last", Reader::head, 0.5}}};
+
+TEST(PlanFold, MultipliesByTheGainAndDividesByTheScale) {
+  const Normed model(false);
+  const Checkpoint after = apply(model.checkpoint, model.blueprint, kFrozen);
+  EXPECT_THAT(all_of(after, "h.0.in.weight"), ElementsAre(1, 2, 3, 8, 10, 12));
+  EXPECT_THAT(all_of(after, "h.0.up.weight"), ElementsAre(1, 4));
+  EXPECT_THAT(all_of(after, "lm_head.weight"), ElementsAre(2, 12, 6, 24, 10, 36));
+  EXPECT_THAT(all_of(after, "embed.weight"), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(after.tensors.size(), 4U);
+  EXPECT_EQ(after.config["tie_word_embeddings"], false);
+  EXPECT_EQ(after.config["model_type"], "lamina_small");
+  EXPECT_EQ(after.config["lamina_norms_removed"],
+            Json({{"attention", Json::array()}, {"mlp", {0}}, {"final", true}}));
+}
+
+TEST(PlanFold, TakesTheMeanOffWhereTheNormDoes) {
+  const Normed model(true);
+  const Checkpoint after = apply(model.checkpoint, model.blueprint, kFrozen);
+  EXPECT_THAT(all_of(after, "h.0.in.weight"), ElementsAre(-3.5, -4, -4.5, 3.5, 4, 4.5));
+  EXPECT_THAT(all_of(after, "h.0.up.weight"), ElementsAre(-1.5, 1.5));
+}
+
+TEST(PlanFold, GivesTheNormsBiasToTheMaps) {
+  Normed model(false);
+  model.add("h.0.norm.bias", {2}, {1, 1});
+  model.add("h.0.in.bias", {3}, {10, 20, 30});
+  EXPECT_EQ(refusal([&] { apply(model.checkpoint, model.blueprint, kFrozen); }),
+            "h.0.up has no bias that could take up that of h.0.norm, so that the norm cannot be folded away");
+  model.add("h.0.up.bias", {1}, {0});
+  model.add("last.bias", {2}, {1, 0});
+  const Checkpoint after = apply(model.checkpoint, model.blueprint, kFrozen);
+  EXPECT_THAT(all_of(after, "h.0.in.bias"), ElementsAre(15, 27, 39));
+  EXPECT_THAT(all_of(after, "h.0.up.bias"), ElementsAre(3));
+  EXPECT_THAT(all_of(after, "lm_head.bias"), ElementsAre(1, 3, 5));
+}
+
+TEST(PlanFold, ReplacesAHeadThatIsStoredBesideTheEmbedding) {
+  Normed model(false);
+  model.blueprint.optional_slots = {"lm_head.weight"};
+  model.add("lm_head.weight", {3, 2}, {1, 2, 3, 4, 5, 6});
+  const Checkpoint after = apply(model.checkpoint, model.blueprint, kFrozen);
+  EXPECT_THAT(all_of(after, "lm_head.weight"), ElementsAre(2, 12, 6, 24, 10, 36));
+  EXPECT_EQ(std::ranges::count(after.tensors, "lm_head.weight", &Stored::name), 1);
 }
 
 }  // namespace
