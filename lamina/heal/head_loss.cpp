@@ -5,6 +5,7 @@
 #include "lamina/base/error.h"
 #include "lamina/heal/batches.h"
 #include "lamina/heal/impl/autocast.h"
+#include "lamina/nn/training.h"
 #include "lamina/tensor/autograd.h"
 
 namespace lamina {
@@ -68,6 +69,11 @@ void add_product(Tensor& sum, const Tensor& a, const Tensor& b, double scale, at
   }
   const Tensor product = at::mm(a, b).to(type).mul_(scale);
   sum = sum.defined() ? sum.add_(product) : product;
+}
+
+// The large products, by whichever library is the faster for them.
+Tensor large_product(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() && a.scalar_type() == at::kFloat ? training::product(a, b) : at::mm(a, b);
 }
 
 struct Slice {
@@ -149,7 +155,7 @@ HeadLoss head_loss(const Tensor& hidden, const Linear& head, const Tensor& targe
       return all ? from.narrow(0, first, here) : from.index_select(0, own);
     };
     const Tensor x = taken(flat).to(product), want = wanted.narrow(0, first, here).unsqueeze(1);
-    Tensor logits = at::mm(x, weight.t()).to(wide);
+    Tensor logits = large_product(x, weight.t()).to(wide);
     Tensor turned;  // [here, rank]
     if (head.low_rank) {
       turned = at::mm(x, down.t());
@@ -177,7 +183,7 @@ HeadLoss head_loss(const Tensor& hidden, const Linear& head, const Tensor& targe
     Tensor inner;  // [here, rank]
     if (head.low_rank) inner = at::mm(gradient, up);
     if (learns(hidden)) {
-      Tensor back = at::mm(gradient, weight).to(wide);
+      Tensor back = large_product(gradient, weight).to(wide);
       if (head.low_rank) back.add_(at::mm(inner, down).to(wide), low_rank.scale);
       back.mul_(scale);
       if (all)

@@ -113,7 +113,8 @@ class Llama : public Model {
     const auto wide = dtype() == at::kDouble ? at::kDouble : at::kFloat;
     const Tensor angles = positions.to(wide).unsqueeze(1) * frequencies_.to(wide).unsqueeze(0);
     const Tensor both = at::cat({angles, angles}, 1);  // [tokens, head_dim]
-    stream.shared = {{"cosine", both.cos().to(dtype())}, {"sine", both.sin().to(dtype())}};
+    stream.shared = {{"cosine", both.cos().to(stream.x.options())},
+                     {"sine", both.sin().to(stream.x.options())}};
     if (stream.cache) {
       stream.cache->entries.resize(blueprint().parts.size());
       stream.cache->tokens = before + tokens;
