@@ -642,6 +642,14 @@ Json denorm_json(const DenormRun& run, const DenormOutcome& outcome, const std::
                    {"largest_logit", outcome.proof.largest_logit},
                    {"tokens", outcome.proof.tokens},
                    {"norms_left", outcome.proof.norms_left}};
+  json["speed"] = Json::array();
+  for (const Speed& speed : outcome.speeds)
+    json["speed"].push_back({{"what", speed.what},
+                             {"before", speed.before},
+                             {"after", speed.after},
+                             {"ratio", std::exp(speed.log_ratio.mean)},
+                             {"low", std::exp(speed.log_ratio.low)},
+                             {"high", std::exp(speed.log_ratio.high)}});
   json["warnings"] = warnings_of(run, outcome);
   json["plan"] = to_json(run.plan);
   json["written"] = Json::array();

@@ -289,7 +289,9 @@ TEST_P(OnEvery, TaperingGoesFromTheNormToAConstant) {
   for (int64_t number = 1; number <= 9; ++number) {
     step(hook, number);
     const double apart = tiny::greatest_difference(student.model().run(text.inputs, hook.tap()), live);
-    if (number <= 4) EXPECT_EQ(apart, 0) << number;  // the gate of step n is that of n - 1 steps done
+    if (number <= 4) {  // the gate of step n is that of n - 1 steps done
+      EXPECT_EQ(apart, 0) << number;
+    }
     if (number > 4 && number <= 8) {
       EXPECT_GT(apart, last) << number;
     }
