@@ -574,6 +574,16 @@ TEST(Calibration, ByHand) {
               1e-12);
 }
 
+// Bins take their upper ends: (0, 1/2] and (1/2, 1].
+TEST(Calibration, AnEdgeBelongsToTheBinBelow) {
+  const std::vector<TokenScore> scores = {{.confidence = 0.5, .right = true},
+                                          {.confidence = 1, .right = false}};
+  const Calibration c = calibration(scores, {.bins = 2});
+  EXPECT_EQ(c.bins[0].tokens, 1);
+  EXPECT_EQ(c.bins[1].tokens, 1);
+  EXPECT_NEAR(c.error, 0.5 * 0.5 + 0.5 * 1, 1e-15);
+}
+
 TEST_P(Every, ScoresAreThoseOfWholeLogits) {
   Held held(model, 1.4);
   const std::vector<TokenScore> scores = token_scores(model, samples, held);
