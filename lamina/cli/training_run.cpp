@@ -231,6 +231,7 @@ Json summary_json(const TrainingJob& job, const Outcome& outcome, const fs::path
   json["training"] = curve_json(outcome.trained);
   json["training"]["resumed_from"] = outcome.trained.resumed_from;
   json["training"]["broke_at"] = outcome.trained.broke_at;
+  json["training"]["broke_on"] = outcome.trained.broke_on;
   json["data"] = job.data.provenance;
   json["written"] = Json::array();
   for (const Written& entry : outcome.written)

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
@@ -89,6 +90,7 @@ struct Follow::State {
   bool started = false;
   Tick line;
   std::vector<double> losses, tokens, seconds;
+  std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
   std::FILE* log = nullptr;
 
   ~State() {
@@ -154,10 +156,19 @@ std::function<void(const StepRecord&)> Follow::on_step() {
     const auto sum = [&](const std::vector<double>& values) {
       return std::accumulate(last(values).begin(), last(values).end(), 0.0);
     };
-    // A line of 80 columns has room for all of it.
-    s.line.detail = fmt::format("loss {:#.4g} {}  rate {:.2g}  {} tok/s", record.loss,
-                                report::sparkline(last(s.losses), 6, s.style), record.learning_rate,
-                                human_count(std::round(sum(s.tokens) / std::max(1e-9, sum(s.seconds)))));
+    const std::string loss =
+        fmt::format("loss {:#.4g} {}", record.loss, report::sparkline(s.losses, 6, s.style));
+    const std::string rate = fmt::format("rate {:.2g}", record.learning_rate);
+    const std::string speed =
+        fmt::format("{} tok/s", human_count(std::round(sum(s.tokens) / std::max(1e-9, sum(s.seconds)))));
+    // Whole pieces alone: half a number would be another.
+    s.line.detail.clear();
+    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - s.began).count();
+    const int room = s.style.width - 3 - report::display_width(report::progress_line(s.line, spent, s.style));
+    for (const std::string& detail : {loss + "  " + rate + "  " + speed, loss + "  " + speed, loss}) {
+      s.line.detail = detail;
+      if (report::display_width(detail) <= room) break;
+    }
     s.watch.report(s.line);
     // A full disk is said where it matters: by the checkpoint.
     if (s.log) {
