@@ -57,11 +57,20 @@ const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_linear() 
 // Below this many multiplications the call costs more than it gains.
 constexpr int64_t kLarge = int64_t{1} << 24;
 
+// Anything but a whole matrix or its transpose goes to oneDNN's reference loops, a hundred times slower.
+bool whole(const Tensor& matrix) {
+  return matrix.is_contiguous() || matrix.t().is_contiguous();
+}
+
+// Whether oneDNN should make x [m, k] times w^T, w [n, k].
+bool by_onednn(const Tensor& x, const Tensor& w) {
+  return onednn_linear() && x.size(0) * x.size(1) * w.size(0) >= kLarge && whole(x) && whole(w);
+}
+
 // x [m, k] times w^T, w [n, k].
 Tensor turned_product(const Tensor& x, const Tensor& w) {
-  const auto& onednn = onednn_linear();
-  if (onednn && x.size(0) * x.size(1) * w.size(0) >= kLarge)
-    return onednn->call(x, w, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+  if (by_onednn(x, w))
+    return onednn_linear()->call(x, w, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
   return at::mm(x, w.t());
 }
 
@@ -239,11 +248,10 @@ bool applies(std::initializer_list<Tensor> tensors) {
 }
 
 Tensor product(const Tensor& a, const Tensor& b) {
-  const auto& onednn = onednn_linear();
   // Measured on 512 tokens: MKL makes the gradients of matrices faster where they are tall.
   const bool gradient = a.stride(0) == 1 && a.size(0) > 1 && a.stride(1) != 1;
-  if (onednn && a.size(0) * a.size(1) * b.size(1) >= kLarge && (!gradient || b.size(1) > a.size(0)))
-    return onednn->call(a, b.t(), std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+  if ((!gradient || b.size(1) > a.size(0)) && by_onednn(a, b.t()))
+    return onednn_linear()->call(a, b.t(), std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
   return at::mm(a, b);
 }
 
