@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What lamina's speed is against: the authors' procedure, transformers, the machine's own matrix products.
 
-    bench/bench.py [search] [decode] [limits] [neurons]      all of them when none is named; tools/bench builds first
+    bench/bench.py [search] [decode] [limits] [neurons] [train]      all of them when none is named; tools/bench builds first
     --json FILE                                    the figures and what they were measured on; others in FILE are kept
     --remove 15 --samples 4 --length 128           the search that is timed
     --lock FILE                                    held (flock) while neurons are timed, a few minutes at a time
@@ -24,7 +24,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "parity"), str(ROOT / "tests" / "e2e")]
-from reference import LAMINA, SHARED, SMOLLM2, load_file, reference_folder, run, torch, transformers  # noqa: E402
+from reference import LAMINA, SHARED, SMOLLM2, load_file, reference_folder, run, save_file, torch, transformers  # noqa: E402
 
 CALIBRATION = SHARED / "wikitext-2" / "valid.txt"
 PROMPT = "The history of the city begins with a small harbour, where"
@@ -289,6 +289,43 @@ def bench_neurons(lock):
     }
 
 
+# ---- a training step, against PyTorch + transformers (+ peft)
+
+
+def bench_train(lock):
+    """Processor seconds a step: of whole runs of 3 and of 9 steps, so that loading and writing cancel."""
+    few, many, scratch = 3, 9, "/dev/shm" if os.path.isdir("/dev/shm") else None
+    folder, rows = reference_folder(SMOLLM2), []
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir=scratch) as work:
+        samples = pathlib.Path(work) / "samples.safetensors"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(CALIBRATION.read_text()[:100_000], return_tensors="pt").input_ids[0]
+        save_file({"input_ids": ids[: many * 4 * 128].view(-1, 128).contiguous()}, samples)
+        for kind, flags in (("full", []), ("lora", ["--lora", 16, "--alpha", 32])):
+            ours, theirs, peaks, losses = [], [], [], []
+            for _ in range(2):
+                with held(lock):
+                    used = {}
+                    for steps in (few, many):
+                        _, peak, used[steps] = measured(
+                            ["heal", folder, "--samples", samples, "--batch", 4, "--steps", steps, "--lr", 5e-5, "--schedule", "constant", "--warmup", 0,
+                             "--checkpoint-every", 10_000, "--threads", 1, *flags, "-o", f"{work}/out", "--force", "-q"], processor=True)
+                    curve = [json.loads(line) for line in pathlib.Path(work, "out", "curve.jsonl").read_text().splitlines()]
+                    done = subprocess.run([sys.executable, str(ROOT / "bench" / "train_reference.py"), str(folder), kind, str(many), str(samples), "--fused"],
+                                          capture_output=True, text=True, check=True)
+                reference = json.loads(done.stdout.splitlines()[-1])
+                ours.append((used[many] - used[few]) / (many - few))
+                theirs.append(statistics.fmean(reference["processor"][few:]))
+                peaks.append((peak / 1e6, reference["peak_mb"] * 1.048576))
+                steps_seen = [line["loss"] for line in curve if "loss" in line]
+                losses.append(max(abs(a / b - 1) for a, b in zip(steps_seen, reference["losses"])))
+            rows.append({"what": f"one step of SmolLM2-135M, {kind}, 4 x 128 tokens, float32, AdamW (fused in both), clipped, one thread",
+                         "lamina_processor_seconds": ours, "reference_processor_seconds": theirs,
+                         "ratio": statistics.fmean(theirs) / statistics.fmean(ours), "lamina_peak_mb": peaks[-1][0], "reference_peak_mb": peaks[-1][1],
+                         "memory": peaks[-1][0] / peaks[-1][1], "largest_relative_difference_of_losses": max(losses)})
+    return rows
+
+
 @contextlib.contextmanager
 def held(lock):
     with open(lock, "a") if lock else contextlib.nullcontext() as file:
@@ -353,14 +390,14 @@ def measured(arguments, processor=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons"], default=[])
+    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train"], default=[])
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--lock", type=pathlib.Path)
     parser.add_argument("--remove", type=int, default=15)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     args = parser.parse_args()
-    which = args.which or ["limits", "decode", "neurons", "search"]
+    which = args.which or ["limits", "decode", "neurons", "train", "search"]
     figures = {"machine": {"processor": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()),
                            "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}}
     if "limits" in which:
@@ -391,6 +428,12 @@ def main():
               f"    first labels that batched PyTorch has otherwise: {max(r['other_first_labels'] for r in f['rounds'])}")
         for row in f["find"]:
             print(f"    find {row['word']}, {row['labels']} labels among {row['neurons']} neurons: {row['seconds']['median'] * 1e3:.0f} ms  (must: 50 ms)", flush=True)
+    if "train" in which:
+        figures["train"] = bench_train(args.lock)
+        for f in figures["train"]:
+            print(f"{f['what']}: {statistics.fmean(f['reference_processor_seconds']):.2f} s against {statistics.fmean(f['lamina_processor_seconds']):.2f} s of the "
+                  f"processor: {f['ratio']:.2f}x  (must: 1.0x)\n    peak memory {f['lamina_peak_mb']:.0f} MB against {f['reference_peak_mb']:.0f} MB: {f['memory']:.2f}  "
+                  f"(must: 1); losses within {f['largest_relative_difference_of_losses']:.1e}", flush=True)
     if "search" in which:
         f = figures["search"] = bench_search(args)
         print(f"{f['what']}:\n"

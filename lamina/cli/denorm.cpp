@@ -297,6 +297,7 @@ int run_denorm(int argc, char** argv) {
   const TrainOptions training = options_of(training_flags);
   const std::vector<std::string> arm_names = arms_of(flags);
 
+  keep_memory_between_steps();
   return together(group_options(training_flags), [&](Group& group) -> int {
     const bool first = group.rank() == 0;
     Terminal terminal({.quiet = training_flags.quiet || training_flags.json || !first});

@@ -189,6 +189,7 @@ int run_heal(int argc, char** argv) {
   }
   const TrainOptions options = options_of(training);
   const std::string command = command_line(argc, argv, "heal");
+  keep_memory_between_steps();
   return together(group_options(training),
                   [&](Group& group) { return heal(group, flags, training, texts, options, command); });
 }

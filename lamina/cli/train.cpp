@@ -98,6 +98,7 @@ int run_train(int argc, char** argv) {
   add_running_flags(app, training);
   parse(app, argc, argv);
   const std::string command = command_line(argc, argv, "train");
+  keep_memory_between_steps();
   return together(group_options(training),
                   [&](Group& group) { return train_from_nothing(group, flags, training, command); });
 }

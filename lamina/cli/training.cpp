@@ -1,11 +1,13 @@
 #include "lamina/cli/training.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <thread>
 
 #include "lamina/base/error.h"
@@ -286,6 +288,13 @@ at::Device device_of(const std::string& device) {
     fail("--device {}: this libtorch sees no such device; build against one for CUDA, or train on the cpu",
          device);
   return at::Device(device);
+}
+
+void keep_memory_between_steps() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 }
 
 GroupOptions group_options(const TrainingFlags& flags) {

@@ -48,6 +48,9 @@ at::ScalarType arithmetic_of(const std::string& dtype);  // float32, float64
 at::Device device_of(const std::string& device);         // "cpu", "cuda", "cuda:1"
 // For `together`, in which a verb that trains does all its work.
 GroupOptions group_options(const TrainingFlags& flags);
+// Keeps what one step frees for the next: a step asks for gigabytes, and pages that go back to the system are
+// filled with zeros again. A tenth of a step of SmolLM2.
+void keep_memory_between_steps();
 
 // ---- data
 
