@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
 #include <thread>
 
@@ -244,7 +245,9 @@ int steps(Group& group) {
     expect(loss.item<double>() == group.size(), "the sum of losses");
     fmt::print("step {}\n", step);
     std::fflush(stdout);
-    if (std::getenv("LAMINA_SLOW")) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    // Until the test has seen what it wants to see.
+    const char* hold = std::getenv("LAMINA_HOLD");
+    while (hold && std::filesystem::exists(hold)) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   fmt::print("done on {} ranks, attempt {}\n", group.size(),
              std::getenv("TORCHELASTIC_RESTART_COUNT") ? std::getenv("TORCHELASTIC_RESTART_COUNT") : "none");

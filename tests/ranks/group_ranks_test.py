@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import uuid
@@ -17,6 +18,21 @@ from launch import Job, Process, free_port, marked, plain_environment, state_of
 
 program, torchrun = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1))
 PATIENCE = 4  # the group's timeout in tests of faults
+
+
+class Hold:
+    """While it is there, ranks wait after their first step."""
+
+    def __enter__(self):
+        self.file = tempfile.NamedTemporaryFile()
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    @property
+    def name(self):
+        return self.file.name
 
 
 class Together(unittest.TestCase):
@@ -158,27 +174,26 @@ class StartUp(unittest.TestCase):
                 self.assertEqual(rank.status, 71)
 
     def test_two_jobs_do_not_meet(self):
-        with Job([program, "steps"], 2, LAMINA_SLOW=1) as first:
+        with Hold() as hold, Job([program, "steps"], 2, LAMINA_HOLD=hold.name) as first:
             first.wait_for("step 1\n")
             with Job([program, "steps"], 2) as other, Job([program, "steps"], 2, port=first.port, LAMINA_SECONDS=3) as same:
-                self.assertTrue(same.wait(15), same.said())
+                self.assertTrue(same.wait(30), same.said())
                 self.assertIn("does another job use it", same.ranks[0].stderr)
                 self.assertIn("already here as this rank", same.ranks[1].stderr)
                 self.assertTrue(other.wait(30), other.said())
                 self.assertEqual([rank.status for rank in other.ranks], [0, 0], other.said())
+            hold.file.close()
             self.assertTrue(first.wait(30), first.said())
             self.assertEqual([rank.status for rank in first.ranks], [0, 0], first.said())
 
     def test_the_store_of_one_machine_is_not_reachable_from_others(self):
-        with Job([program, "steps"], 2, LAMINA_SLOW=1) as job:
+        with Hold() as hold, Job([program, "steps"], 2, LAMINA_HOLD=hold.name) as job:
             job.wait_for("step 1\n")
-            listening = [line.split()[1] for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
-                         if line.split()[3] == "0A" and line.split()[1].endswith(f":{job.port:04X}")]
-            self.assertEqual(listening, [f"0100007F:{job.port:04X}"])
-            everywhere = [line.split()[1] for name in ("tcp", "tcp6")
-                          for line in pathlib.Path(f"/proc/{job.ranks[0].pid}/net/{name}").read_text().splitlines()[1:]
-                          if line.split()[3] == "0A" and line.split()[9] in self.sockets(job)]
-            for address in everywhere:
+            ours = self.sockets(job)
+            listening = [line.split()[1] for name in ("tcp", "tcp6") for line in pathlib.Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+                         if line.split()[3] == "0A" and line.split()[9] in ours]
+            self.assertIn(f"0100007F:{job.port:04X}", listening)
+            for address in listening:
                 self.assertTrue(address.startswith("0100007F:"), address)
 
     @staticmethod
@@ -249,33 +264,37 @@ class Torchrun(unittest.TestCase):
         self.gone(2)
 
     def test_a_stopped_rank(self):
+        agent = self.launch(LAMINA_FAULT="1:3:stop", LAMINA_SECONDS=PATIENCE)
+        self.wait_for(agent, "step 2\n")
         begin = time.monotonic()
-        agent = self.end(self.launch(LAMINA_FAULT="1:3:stop", LAMINA_SECONDS=PATIENCE), 60)
+        self.end(agent, 60)
         self.assertEqual(agent.status, 1)
-        self.assertIn("rank 1 stopped answering", agent.stderr)
-        self.assertLess(time.monotonic() - begin, 30, "the neighbour ends it before torchrun's 30 s")
+        self.assertIn("rank 1 stopped answering", agent.stderr, agent.said())
+        self.assertLess(time.monotonic() - begin, 25, "its neighbour ends it, before torchrun does after 30 s")
         self.gone(2)
 
     def test_a_killed_agent_leaves_no_worker(self):
-        agent = self.launch(size=3, LAMINA_SLOW=1)
-        self.wait_for(agent, "step 1\n")
-        self.assertEqual(len(marked(self.mark)), 4)
-        os.kill(agent.pid, signal.SIGKILL)
-        agent.process.wait()
-        self.gone(3)
+        with Hold() as hold:
+            agent = self.launch(size=3, LAMINA_HOLD=hold.name)
+            self.wait_for(agent, "step 1\n")
+            self.assertEqual(len(marked(self.mark)), 4)
+            os.kill(agent.pid, signal.SIGKILL)
+            agent.process.wait()
+            self.gone(3)
 
     def test_a_terminated_agent_leaves_no_worker(self):
-        agent = self.launch(LAMINA_SLOW=1)
-        self.wait_for(agent, "step 1\n")
-        os.kill(agent.pid, signal.SIGTERM)
-        self.end(agent, 40)
-        self.assertNotEqual(agent.status, 0)
-        self.gone(2)
+        with Hold() as hold:
+            agent = self.launch(LAMINA_HOLD=hold.name)
+            self.wait_for(agent, "step 1\n")
+            os.kill(agent.pid, signal.SIGTERM)
+            self.end(agent, 40)
+            self.assertNotEqual(agent.status, 0)
+            self.gone(2)
 
     def test_two_standalone_jobs_at_once(self):
-        first = self.launch(LAMINA_SLOW=1)
+        first = self.launch()
         mark = self.mark
-        second = self.launch(LAMINA_SLOW=1)
+        second = self.launch()
         for agent in (first, second):
             self.assertEqual(self.end(agent, 90).status, 0, agent.said())
         self.assertEqual(marked(mark), [])
