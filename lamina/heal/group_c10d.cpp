@@ -489,6 +489,7 @@ class Ranks final : public Group {
       if (after[rank].number == before[rank].number) {
         silent.push_back(named(rank));
         if (timed_out) neighbours.end(rank);
+        store->set(key("left", rank), "1");  // nobody need stay for it
       }
       if (after[rank].calls < after[last].calls) last = rank;
     }
@@ -500,7 +501,10 @@ class Ranks final : public Group {
                                                : "were killed or ended",
                           waiting);
     } else if (after[last].calls < after[own.rank].calls) {
-      if (timed_out) neighbours.end(last);
+      if (timed_out) {
+        neighbours.end(last);
+        store->set(key("left", last), "1");
+      }
       cause = fmt::format("rank {} lives but is still at {}{}", named(last), after[last].doing, waiting);
     } else if (std::any_of(after.begin(), after.end(),
                            [&](const Beat& beat) { return beat.doing != after[0].doing; })) {
