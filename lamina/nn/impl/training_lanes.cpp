@@ -116,47 +116,9 @@ void rotate(const float* x, int64_t step, const float* cosine, const float* sine
   }
 }
 
-double cross_entropy_row(float* logits, int64_t count, int64_t target) {
-  Lane tops = Lane{} - kInfinity;
-  float top = -kInfinity;
-  over(
-      count, [&](int64_t i) { tops = larger(tops, read(logits + i)); },
-      [&](int64_t i) { top = logits[i] > top ? logits[i] : top; });
-  const float most = largest(tops);
-  top = most > top ? most : top;
-  const float aimed = logits[target];
-  double sum = 0;
-  Lane part{};
-  int64_t in_part = 0;
-  over(
-      count,
-      [&](int64_t i) {
-        const Lane e = exponential(read(logits + i) - top);
-        write(logits + i, e);
-        part += e;
-        if (++in_part == 64) {
-          sum += total(part);
-          part = Lane{};
-          in_part = 0;
-        }
-      },
-      [&](int64_t i) {
-        logits[i] = exponential(Lane{} + (logits[i] - top))[0];
-        sum += static_cast<double>(logits[i]);
-      });
-  sum += total(part);
-  const auto share = static_cast<float>(1 / sum);
-  over(
-      count, [&](int64_t i) { write(logits + i, read(logits + i) * share); },
-      [&](int64_t i) { logits[i] *= share; });
-  logits[target] -= 1;
-  return __builtin_log(sum) - static_cast<double>(aimed - top);
-}
-
 }  // namespace
 
 extern const TrainingFunctions LAMINA_LANES;
-const TrainingFunctions LAMINA_LANES = {rms_forward,    rms_backward, gated_forward,
-                                        gated_backward, rotate,       cross_entropy_row};
+const TrainingFunctions LAMINA_LANES = {rms_forward, rms_backward, gated_forward, gated_backward, rotate};
 
 }  // namespace lamina

@@ -20,8 +20,6 @@ struct TrainingFunctions {
   // One token: `heads` rows of `width`, `step` numbers apart in x, contiguous in y. sign -1 turns back.
   void (*rotate)(const float* x, int64_t step, const float* cosine, const float* sine, float sign, float* y,
                  int64_t heads, int64_t width);
-  // The row of logits becomes softmax(row) - onehot(target); returns -ln softmax(row)[target].
-  double (*cross_entropy_row)(float* logits, int64_t count, int64_t target);
 };
 
 // For this machine's instruction set.
