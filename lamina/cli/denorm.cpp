@@ -290,9 +290,7 @@ int run_denorm(int argc, char** argv) {
   if (flags.whole_attention) flags.staged.attention = denorm::AttentionNorm::whole;
   if (!flags.removals.empty() && flags.mode != "staged")
     fail("--removals goes with --mode staged: {} has no list of steps", flags.mode);
-  ExportOptions export_options{.dtype = dtype_from_name(flags.weights), .watch = {}};
-  if (!export_options.dtype || !is_floating(*export_options.dtype) || is_quantized(*export_options.dtype))
-    fail("--weights {}: float32, float16 and bfloat16 are possible", in_quotes(flags.weights));
+  ExportOptions export_options{.dtype = written_type(flags.weights), .watch = {}};
   const std::vector<FormRequest> forms = parse_forms(flags.exports);
   const TrainOptions training = options_of(training_flags);
   const std::vector<std::string> arm_names = arms_of(flags);
@@ -304,14 +302,11 @@ int run_denorm(int argc, char** argv) {
     const Watch watch = terminal.watch();
     export_options.watch = watch;
     use_threads(thread_count(training_flags.threads));
-    std::vector<fs::path> inputs = {model, flags.removals};
-    inputs.insert(inputs.end(), data_flags.data.begin(), data_flags.data.end());
-    inputs.insert(inputs.end(), data_flags.validation.begin(), data_flags.validation.end());
     const std::string command = command_line(argc, argv, "denorm");
     TrainingFolder folder(out,
                           {.resume = training_flags.resume,
                            .replace = training_flags.force,
-                           .inputs = inputs,
+                           .inputs = inputs_of(data_flags, {model, flags.removals}),
                            .command = command},
                           group);
     const Opened base = open(model);
@@ -329,7 +324,7 @@ int run_denorm(int argc, char** argv) {
                    out),
           out);
     const at::ScalarType dtype = arithmetic_of(training_flags.dtype);
-    const at::Device device = device_of(training_flags.device);
+    const at::Device device = device_of(training_flags.device, group);
     const int64_t eos = end_of_text(base);
     for (const std::string& arm : arm_names) {  // before hours are spent
       if (arm == "vanilla") continue;

@@ -523,7 +523,7 @@ report::Report report_of(const DenormRun& run, const DenormOutcome& outcome,
   if (!outcome.prompts.empty())
     report.sections.push_back({.title = "What to look at yourself",
                                .elements = {answers_table(outcome.prompts, outcome.before, outcome.after)}});
-  std::vector<std::pair<std::string, std::string>> rows;
+  Settings rows;
   for (const auto& [key, value] : run.plan.provenance.at("method").items())
     rows.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
   for (auto& row : settings_of(run.training)) rows.push_back(std::move(row));

@@ -29,14 +29,6 @@ std::vector<std::string> globs_of(const std::string& list) {
   return globs;
 }
 
-std::optional<DType> written_as(const std::string& weights) {
-  if (weights.empty()) return std::nullopt;
-  const auto type = dtype_from_name(weights);
-  if (!type || !is_floating(*type) || is_quantized(*type))
-    fail("--weights {}: float32, float16 and bfloat16 are possible", in_quotes(weights));
-  return type;
-}
-
 // The teacher where the student is, in its arithmetic.
 std::shared_ptr<const Model> teacher_of(const Opened& opened, const Student::Options& student) {
   Weights::Options options{.dtype = student.dtype};
@@ -98,23 +90,21 @@ int heal(Group& group, const HealFlags& flags, const TrainingFlags& training, co
   const Watch watch = terminal.watch();
   const std::vector<FormRequest> forms =
       flags.forms.empty() ? std::vector<FormRequest>{} : parse_forms(flags.forms);
-  const std::optional<DType> weights = written_as(flags.weights);
+  std::optional<DType> weights;
+  if (!flags.weights.empty()) weights = written_type(flags.weights);
   Student::Options student{.dtype = arithmetic_of(training.dtype),
                            .frozen = globs_of(flags.frozen),
                            .seed = options.seed,
-                           .device = device_of(training.device)};
-  if (training.device == "cuda" && group.size() > 1)
-    student.device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(group.local_rank()));
+                           .device = device_of(training.device, group)};
   if (flags.rank > 0)
     student.lora = {.rank = flags.rank, .alpha = flags.alpha, .targets = globs_of(flags.targets)};
 
-  std::vector<fs::path> inputs = texts.data;
-  inputs.insert(inputs.end(), texts.validation.begin(), texts.validation.end());
-  for (const fs::path& path : {flags.model, flags.teacher, texts.samples})
-    if (!path.empty()) inputs.push_back(path);
-  TrainingFolder folder(
-      flags.out, {.resume = training.resume, .replace = training.force, .inputs = inputs, .command = command},
-      group);
+  TrainingFolder folder(flags.out,
+                        {.resume = training.resume,
+                         .replace = training.force,
+                         .inputs = inputs_of(texts, {flags.model, flags.teacher}),
+                         .command = command},
+                        group);
   use_threads(thread_count(training.threads));
   Opened opened = open(flags.model);
   Tokenizer tokenizer = tokenizer_of(opened.checkpoint);
@@ -153,10 +143,7 @@ int heal(Group& group, const HealFlags& flags, const TrainingFlags& training, co
         "distillation", fmt::format("temperature {}, soft {}, hidden {}, hard {}", flags.distil.temperature,
                                     flags.distil.logits, flags.distil.hidden, flags.distil.cross_entropy));
   }
-  job.settings.emplace_back("arithmetic", fmt::format("{} on {}, {} thread{}", training.dtype,
-                                                      training.device, thread_count(training.threads),
-                                                      thread_count(training.threads) == 1 ? "" : "s"));
-  if (group.size() > 1) job.settings.emplace_back("ranks", std::to_string(group.size()));
+  for (auto& row : running_settings(training.dtype, training, group)) job.settings.push_back(std::move(row));
   if (flags.adapter) job.adapter_base = shown(flags.model);
   return run_training(group, folder, terminal, std::move(job));
 }

@@ -32,15 +32,14 @@ int train_from_nothing(Group& group, const TrainFlags& flags, const TrainingFlag
   if (flags.seed) config.seed = config.training.seed = *flags.seed;
   if (flags.steps) config.training.steps = *flags.steps;
   check(config.training, "training: ");
-  const at::Device device = device_of(training.device);
+  const at::Device device = device_of(training.device, group);
 
-  std::vector<fs::path> inputs = config.texts.data;
-  inputs.insert(inputs.end(), config.texts.validation.begin(), config.texts.validation.end());
-  inputs.push_back(flags.config);
-  if (!config.tokenizer.empty()) inputs.push_back(config.tokenizer);
-  TrainingFolder folder(
-      flags.out, {.resume = training.resume, .replace = training.force, .inputs = inputs, .command = command},
-      group);
+  TrainingFolder folder(flags.out,
+                        {.resume = training.resume,
+                         .replace = training.force,
+                         .inputs = inputs_of(config.texts, {flags.config, config.tokenizer}),
+                         .command = command},
+                        group);
   use_threads(thread_count(training.threads));
   Made made = model_from(config, flags.config);
   TextData data = text_data(config.texts, made.tokenizer, made.opened.blueprint, config.training.seed, watch);
@@ -57,18 +56,13 @@ int train_from_nothing(Group& group, const TrainFlags& flags, const TrainingFlag
                   .weights = config.weights,
                   .json = training.json,
                   .quiet = training.quiet};
-  if (training.device == "cuda" && group.size() > 1)
-    job.student.device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(group.local_rank()));
   job.settings = {{"config", fmt::format("{} (sha256 {})", shown(flags.config.filename()),
                                          sha256_hex(read_file(flags.config)))},
                   {"architecture", std::string(job.opened.architecture->name)},
                   {"first numbers",
                    fmt::format("normal, deviation {}, what writes to the residual divided by {:.4g}; seed {}",
-                               config.deviation, std::sqrt(2.0 * job.opened.blueprint.blocks), config.seed)},
-                  {"arithmetic", fmt::format("{} on {}, {} thread{}", config.dtype, training.device,
-                                             thread_count(training.threads),
-                                             thread_count(training.threads) == 1 ? "" : "s")}};
-  if (group.size() > 1) job.settings.emplace_back("ranks", std::to_string(group.size()));
+                               config.deviation, std::sqrt(2.0 * job.opened.blueprint.blocks), config.seed)}};
+  for (auto& row : running_settings(config.dtype, training, group)) job.settings.push_back(std::move(row));
   return run_training(group, folder, terminal, std::move(job));
 }
 

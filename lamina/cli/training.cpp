@@ -290,6 +290,35 @@ at::Device device_of(const std::string& device) {
   return at::Device(device);
 }
 
+at::Device device_of(const std::string& device, const Group& group) {
+  if (device == "cuda" && group.size() > 1)
+    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(group.local_rank()));
+  return device_of(device);
+}
+
+DType written_type(const std::string& name) {
+  const auto type = dtype_from_name(name);
+  if (!type || !is_floating(*type) || is_quantized(*type))
+    fail("--weights {}: float32, float16 and bfloat16 are possible", in_quotes(name));
+  return *type;
+}
+
+std::vector<fs::path> inputs_of(const DataFlags& flags, std::vector<fs::path> others) {
+  others.push_back(flags.samples);
+  others.insert(others.end(), flags.data.begin(), flags.data.end());
+  others.insert(others.end(), flags.validation.begin(), flags.validation.end());
+  std::erase(others, fs::path());
+  return others;
+}
+
+Settings running_settings(const std::string& dtype, const TrainingFlags& flags, const Group& group) {
+  const int threads = thread_count(flags.threads);
+  Settings rows = {{"arithmetic", fmt::format("{} on {}, {} thread{}", dtype, flags.device, threads,
+                                              threads == 1 ? "" : "s")}};
+  if (group.size() > 1) rows.emplace_back("ranks", std::to_string(group.size()));
+  return rows;
+}
+
 void keep_memory_between_steps() {
 #if defined(__GLIBC__)
   mallopt(M_MMAP_THRESHOLD, 1 << 30);

@@ -46,6 +46,9 @@ TrainOptions options_of(const TrainingFlags& flags);
 void check(const TrainOptions& options, std::string_view prefix = "--");
 at::ScalarType arithmetic_of(const std::string& dtype);  // float32, float64
 at::Device device_of(const std::string& device);         // "cpu", "cuda", "cuda:1"
+// The same where several ranks train: "cuda" gives each rank of a machine its own.
+at::Device device_of(const std::string& device, const Group& group);
+DType written_type(const std::string& name);  // of --weights: float32, float16, bfloat16
 // For `together`, in which a verb that trains does all its work.
 GroupOptions group_options(const TrainingFlags& flags);
 // Keeps what one step frees for the next: a step asks for gigabytes, and pages that go back to the system are
@@ -62,6 +65,9 @@ struct DataFlags {
   int64_t validation_samples = 64;     // the first so many pieces; 0: all
 };
 void add_data_flags(CLI::App& app, DataFlags& flags);
+// The model and every file that is learnt from: OUT may not be one of them. Empty paths are left out.
+std::vector<std::filesystem::path> inputs_of(const DataFlags& flags,
+                                             std::vector<std::filesystem::path> others);
 
 struct TextData {
   std::unique_ptr<Batches> train = {}, validation = {};  // validation may be null with `samples`
@@ -177,7 +183,10 @@ std::vector<std::string> answers_of(const Model& model, const Opened& opened, co
 report::Table answers_table(const std::vector<std::string>& prompts, const std::vector<std::string>& before,
                             const std::vector<std::string>& after);
 
+using Settings = std::vector<std::pair<std::string, std::string>>;
+// The arithmetic, the device, threads and ranks.
+Settings running_settings(const std::string& dtype, const TrainingFlags& flags, const Group& group);
 // Every option of a run, for "How it was done".
-std::vector<std::pair<std::string, std::string>> settings_of(const TrainOptions& options);
-report::Table settings_table(const std::vector<std::pair<std::string, std::string>>& rows);
+Settings settings_of(const TrainOptions& options);
+report::Table settings_table(const Settings& rows);
 }  // namespace lamina::cli

@@ -151,7 +151,7 @@ report::Report report_of(const TrainingJob& job, const Outcome& outcome) {
   report.sections.push_back(
       {.title = "What to look at yourself",
        .elements = {answers_table(outcome.prompts, outcome.answers_before, outcome.answers_after)}});
-  std::vector<std::pair<std::string, std::string>> rows = job.settings;
+  Settings rows = job.settings;
   for (auto& row : settings_of(job.options)) rows.push_back(std::move(row));
   rows.emplace_back("learnt from", job.data.train_said);
   rows.emplace_back("held out", job.data.validation_said.empty() ? "nothing" : job.data.validation_said);

@@ -28,7 +28,7 @@ struct TrainingJob {
   std::vector<FormRequest> forms = {};  // empty: the stock folder
   std::optional<DType> weights = {};    // of what is written
   std::string adapter_base = {};  // not empty: the adapter is written too, and says that it stands on this
-  std::vector<std::pair<std::string, std::string>> settings = {};
+  Settings settings = {};
   std::vector<std::string> limits = {};
   bool json = false, quiet = false;
 };

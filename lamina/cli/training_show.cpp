@@ -317,8 +317,8 @@ report::Table answers_table(const std::vector<std::string>& prompts, const std::
   return table;
 }
 
-std::vector<std::pair<std::string, std::string>> settings_of(const TrainOptions& options) {
-  std::vector<std::pair<std::string, std::string>> rows;
+Settings settings_of(const TrainOptions& options) {
+  Settings rows;
   const Json json = options_to_json(options);
   for (const auto& [key, value] : json.items())
     rows.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -326,7 +326,7 @@ std::vector<std::pair<std::string, std::string>> settings_of(const TrainOptions&
   return rows;
 }
 
-report::Table settings_table(const std::vector<std::pair<std::string, std::string>>& rows) {
+report::Table settings_table(const Settings& rows) {
   using Kind = report::Column::Kind;
   report::Table table{
       .title = "Settings and provenance",
