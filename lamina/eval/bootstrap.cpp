@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "lamina/eval/impl/random.h"
+#include "lamina/base/random.h"
 
 namespace lamina {
 
@@ -24,7 +24,7 @@ Estimate ratio_of_means(std::span<const double> numerators, std::span<const doub
   for (size_t i = 0; i < count; ++i) top += numerators[i], bottom += denominators[i];
   Estimate estimate{.value = top / bottom, .low = top / bottom, .high = top / bottom};
   if (count < 2 || options.rounds < 1 || !std::isfinite(estimate.value)) return estimate;
-  Splitmix random(options.seed);
+  SplitMix random(options.seed);
   std::vector<double> drawn;
   for (int64_t round = 0; round < options.rounds; ++round) {
     double a = 0, b = 0;

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "lamina/base/error.h"
+#include "lamina/base/random.h"
 #include "lamina/eval/bootstrap.h"
-#include "lamina/eval/impl/random.h"
 
 namespace lamina {
 
@@ -34,7 +34,7 @@ std::string utf8(int64_t code) {
 }
 
 // One of `length` bytes in UTF-8, drawn evenly.
-std::string character(Splitmix& random, int64_t length) {
+std::string character(SplitMix& random, int64_t length) {
   for (;;) {
     const int64_t code = length == 1   ? 1 + random.below(0x7f)
                          : length == 2 ? 0x80 + random.below(0x780)
@@ -68,7 +68,7 @@ LossTail loss_tail(const Model& model, const Samples& samples, Tap& base, const 
 }
 
 std::string strange_text(int64_t bytes, uint64_t seed) {
-  Splitmix random(seed);
+  SplitMix random(seed);
   std::string text;
   while (std::ssize(text) < bytes) {
     const int64_t run = 1 + random.below(16);
@@ -102,7 +102,7 @@ Samples unseen_tokens(const Samples& seen, int64_t vocabulary, const UnseenOptio
   }
   Samples samples;
   if (absent.empty() || seen.empty()) return samples;
-  Splitmix random(options.seed);
+  SplitMix random(options.seed);
   for (int64_t s = 0; s < options.count; ++s) {
     std::vector<int32_t> sample = seen[static_cast<size_t>(s % std::ssize(seen))];
     if (std::ssize(sample) > options.length) sample.resize(static_cast<size_t>(options.length));

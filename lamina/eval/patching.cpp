@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "lamina/base/error.h"
-#include "lamina/eval/impl/random.h"
+#include "lamina/base/random.h"
 
 namespace lamina {
 
@@ -63,7 +63,7 @@ std::vector<double> doubles(const Tensor& tensor) {
 }  // namespace
 
 std::vector<PromptPair> object_prompts(const Tokenizer& tokenizer, const PromptOptions& options) {
-  Splitmix random(options.seed);
+  SplitMix random(options.seed);
   const auto any = [&](const auto& list) {
     return list[static_cast<size_t>(random.below(std::ssize(list)))];
   };

@@ -5,7 +5,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
-#include "lamina/heal/impl/random.h"
+#include "lamina/base/random.h"
 
 namespace lamina {
 
@@ -69,7 +69,8 @@ class Pieces : public Batches {
       order_.resize(static_cast<size_t>(pieces_));
       std::iota(order_.begin(), order_.end(), int64_t{0});
       SplitMix random(SplitMix(options_.seed).next() ^ static_cast<uint64_t>(epoch));
-      for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);
+      for (size_t i = order_.size(); i > 1; --i)
+        std::swap(order_[i - 1], order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
       epoch_ = epoch;
     }
     return order_[static_cast<size_t>(at)];

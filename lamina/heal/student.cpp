@@ -8,9 +8,9 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
+#include "lamina/base/random.h"
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
-#include "lamina/heal/impl/random.h"
 #include "lamina/models/registry.h"
 #include "lamina/tensor/autograd.h"
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lamina/base/error.h"
+#include "lamina/base/random.h"
 #include "lamina/family/family.h"
 #include "lamina/models/registry.h"
 #include "lamina/plan/plan.h"
@@ -46,23 +47,11 @@ inline std::vector<const Architecture*> listed() {
   return all;
 }
 
-// Splitmix64: the standard distributions differ between libraries.
-class Random {
+class Random : public SplitMix {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+  using SplitMix::SplitMix;
   // Mean 0, variance 1.
   double centred() { return (2 * uniform() - 1) * std::sqrt(3.0); }
-  int64_t below(int64_t count) { return static_cast<int64_t>(next() % static_cast<uint64_t>(count)); }
-
- private:
-  uint64_t state_;
 };
 
 inline std::vector<int32_t> tokens(int64_t count, int64_t vocabulary, uint64_t seed) {

@@ -15,11 +15,11 @@ class SplitMix {
     return z ^ (z >> 31);
   }
   double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }  // in [0, 1)
-  // In [0, count), without the bias of a remainder.
-  uint64_t below(uint64_t count) {
-    const uint64_t rest = (~count + 1) % count;  // 2^64 mod count
+  // In [0, count), count above 0, without the bias of a remainder.
+  int64_t below(int64_t count) {
+    const auto range = static_cast<uint64_t>(count), rest = (~range + 1) % range;  // 2^64 mod range
     for (;;) {
-      if (const uint64_t x = next(); x >= rest) return x % count;
+      if (const uint64_t x = next(); x >= rest) return static_cast<int64_t>(x % range);
     }
   }
 
