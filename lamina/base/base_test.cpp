@@ -19,6 +19,7 @@
 #include "lamina/base/json.h"
 #include "lamina/base/staging.h"
 #include "lamina/base/text.h"
+#include "tests/help.h"
 
 namespace lamina {
 namespace {
@@ -26,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
+using tests::Folder;
 
 template <class Work>
 std::string refusal(const Work& work) {
@@ -39,26 +41,6 @@ std::string refusal(const Work& work) {
   ADD_FAILURE() << "was accepted";
   return "";
 }
-
-// A folder of its own for one test, gone afterwards.
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "lamina_XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  fs::path operator/(std::string_view name) const { return path_ / name; }
-  size_t entries() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(path_), fs::directory_iterator()));
-  }
-
- private:
-  fs::path path_;
-};
 
 std::string content(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);

@@ -11,6 +11,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/format/safetensors.h"
+#include "tests/help.h"
 
 namespace lamina {
 namespace {
@@ -24,15 +25,11 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 class Folder : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "lamina.XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
     put("config.json", "{\"model_type\": \"none\"}\n");
     put_shard(kFirst, {"a", "b"});
     put_shard(kSecond, {"c"});
     put_index({{"a", kFirst}, {"b", kFirst}, {"c", kSecond}});
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   void put(const std::string& name, std::string_view text) { write_file(folder_ / name, text); }
 
@@ -65,7 +62,8 @@ class Folder : public testing::Test {
 
   static constexpr const char* kFirst = "model-00001-of-00002.safetensors";
   static constexpr const char* kSecond = "model-00002-of-00002.safetensors";
-  fs::path folder_;
+  tests::Folder own_;
+  fs::path folder_ = own_.path();
 };
 
 using Sharded = Folder;

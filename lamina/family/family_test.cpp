@@ -11,9 +11,12 @@
 #include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
 #include "lamina/plan/plan.h"
+#include "tests/help.h"
 
 namespace lamina {
 namespace {
+
+using tests::refusal;
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -47,17 +50,6 @@ Checkpoint made_for(const Json& config) {
     for (const Axis& axis : slot.axes) stored.shape.push_back(axis.size());
   }
   return checkpoint;
-}
-
-template <class Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "was accepted";
-  return "";
 }
 
 std::string refusal_of(const Json& changes) {

@@ -8,9 +8,12 @@
 
 #include "lamina/base/error.h"
 #include "lamina/checkpoint/numbers.h"
+#include "tests/help.h"
 
 namespace lamina {
 namespace {
+
+using tests::refusal;
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -45,17 +48,6 @@ std::vector<std::string> labels(std::string_view list, const Blueprint& blueprin
   for (Site site : removed_sites(plan_from_list(list, blueprint), blueprint))
     all.push_back(blueprint.part(site).label());
   return all;
-}
-
-template <class Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "was accepted";
-  return "";
 }
 
 std::string refusal_of_list(std::string_view list) {

@@ -7,6 +7,7 @@
 #include "lamina/base/error.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/format/safetensors.h"
+#include "tests/help.h"
 
 namespace lamina {
 namespace {
@@ -19,9 +20,6 @@ namespace fs = std::filesystem;
 class Undo : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "lamina.XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
     for (const char* sub : {"original", "edited", "again"}) fs::create_directory(folder_ / sub);
     Checkpoint c;
     c.config = {{"a", 1}};
@@ -42,7 +40,6 @@ class Undo : public testing::Test {
     edited_.tensors.insert(edited_.tensors.begin() + 1, std::move(bias));
     write_folder(edited_, folder_ / "edited", {});
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   static void change(Stored& tensor, const std::vector<int64_t>& indices) {
     Numbers numbers(tensor);
@@ -76,7 +73,8 @@ class Undo : public testing::Test {
     return message;
   }
 
-  fs::path folder_;
+  tests::Folder own_;
+  fs::path folder_ = own_.path();
   Checkpoint original_, edited_;
 };
 

@@ -14,10 +14,13 @@
 #include "lamina/export/export.h"
 #include "lamina/model/clamping.h"
 #include "lamina/model/frozen_norms.h"
+#include "tests/help.h"
 #include "tests/laws/tiny.h"
 
 namespace lamina {
 namespace {
+
+using tests::refusal;
 
 using testing::HasSubstr;
 using tiny::Tiny;
@@ -117,16 +120,6 @@ class Preview : public FrozenNorms {
 std::string text_of(const Plan& plan) {
   return fmt::format("{} edits, the first of {}", plan.edits.size(),
                      std::visit([](const auto& edit) { return edit.site; }, plan.edits.front()));
-}
-
-template <class Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "was accepted";
 }
 
 // Names of the operators that a pass ran, without their namespace.

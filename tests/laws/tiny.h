@@ -2,8 +2,6 @@
 // opened again. The same seed gives the same numbers on every machine and every standard library.
 #pragma once
 
-#include <unistd.h>
-
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -16,29 +14,11 @@
 #include "lamina/family/family.h"
 #include "lamina/models/registry.h"
 #include "lamina/plan/plan.h"
+#include "tests/help.h"
 
 namespace lamina::tiny {
 
-// A folder of this test's own, gone when the value is.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "lamina.XXXXXX").string();
-    if (!::mkdtemp(name.data())) fail("{}: a folder cannot be made here", name);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
+using tests::Folder;
 
 // Every registered architecture: what the laws run over.
 inline std::vector<const Architecture*> listed() {
