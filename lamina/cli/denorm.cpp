@@ -386,9 +386,11 @@ int run_denorm(int argc, char** argv) {
                           folder.with_state(training, name), removing ? *removing : plain, group,
                           follow.watch(), follow.on_step());
       follow.finish(*arm.trained);
-      if (arm.trained->broke_at > 0 && name == flags.mode)
-        fail("{}: {} was no number any more at step {}; a smaller --lr or larger gaps may help", name,
-             arm.trained->broke_on, arm.trained->broke_at);
+      if (arm.trained->broke_at > 0 && name == flags.mode) {
+        const std::string said = scale_loss_said(*arm.trained);
+        fail("{}: {} was no number any more at step {}; a smaller --lr or larger gaps may help{}", name,
+             arm.trained->broke_on, arm.trained->broke_at, said.empty() ? "" : "; " + said);
+      }
       if (removing) {
         arm.gone = removing->gone();
         arm.waits = removing->waits();

@@ -393,6 +393,10 @@ std::vector<std::string> warnings_of(const DenormRun& run, const DenormOutcome& 
       warnings.push_back(fmt::format("{}: the loss had jumped, so {} and all after it waited {} steps{}",
                                      arm.name, run.base.blueprint.label(wait.path), wait.steps,
                                      wait.given_up ? " and then went all the same, for want of time" : ""));
+    if (arm.trained) {
+      if (const std::string said = scale_loss_said(*arm.trained); !said.empty())
+        warnings.push_back(arm.name + ": " + said);
+    }
     if (arm.trained && arm.trained->broke_at)
       warnings.push_back(fmt::format("{}: {} was no number any more at step {}; the arm ended there",
                                      arm.name, arm.trained->broke_on, arm.trained->broke_at));
@@ -540,6 +544,17 @@ report::Report report_of(const DenormRun& run, const DenormOutcome& outcome,
 }
 
 }  // namespace
+
+std::string scale_loss_said(const Trained& trained) {
+  if (trained.curve.empty()) return "";
+  const StepRecord& first = trained.curve.front();
+  const auto scale = first.terms.find("scale");
+  if (scale == first.terms.end() || !(scale->second > first.loss)) return "";
+  return fmt::format(
+      "at the first step the loss on the last residual's scale was {:.1f} times that on the text; a smaller "
+      "--lambda would leave the text its say",
+      scale->second / first.loss);
+}
 
 void write_denorm_results(const DenormRun& run, const DenormOutcome& outcome,
                           const std::vector<Written>& written, const Opened& healed, const fs::path& folder) {

@@ -68,6 +68,9 @@ struct DenormOutcome {
   const DenormArm* find(std::string_view name) const;
 };
 
+// Empty unless the loss on the last residual's scale was larger than that on the text when the arm began:
+// lambda multiplies a square, and what suits one model drowns the text of another.
+std::string scale_loss_said(const Trained& trained);
 void write_denorm_results(const DenormRun& run, const DenormOutcome& outcome,
                           const std::vector<Written>& written, const Opened& healed,
                           const std::filesystem::path& folder);

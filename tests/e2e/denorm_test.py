@@ -112,6 +112,12 @@ class Denorm(unittest.TestCase):
         self.assertEqual(gates[-1], 0)
         self.assertEqual(gates, sorted(gates, reverse=True))
 
+    def test_a_lambda_that_drowns_the_text_is_said(self):
+        loud = self.denorm("gpt2", "loud", "--no-analyses", "--lambda", "1000000")
+        self.assertTrue(any("a smaller --lambda" in warning for warning in loud["warnings"]), loud["warnings"])
+        usual = self.denorm("gpt2", "usual", "--no-analyses")
+        self.assertFalse(any("--lambda" in warning for warning in usual["warnings"]), usual["warnings"])
+
     def test_a_list_of_removals(self):
         steps = {"final": 2, "v0": 4, "qk0": 3, "v1": 4, "qk1": 4, "mlp0": 9, "mlp1": 2}
         document = self.folder / "removals.json"
