@@ -143,6 +143,9 @@ save("tokenizer", "metaspace", tokenizer({
         {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
     "model": {"vocab": {"<u>": 0, "a": 1, mark: 2, mark + "a": 3, "<0xC3>": 4, "<0xA9>": 5}, "unk_token": "<u>",
               "merges": [[mark, "a"]], "byte_fallback": True, "fuse_unk": True}}, "a a\u00e9 a"))
+save("tokenizer", "words", tokenizer({
+    "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {"<u>": 0, "a": 1, "\u00e9a": 2}, "unk_token": "<u>"}}, "a  <s>\u00e9a\nb a"))
 
 save("chat_template", "loop", "{% for m in messages %}{{ '<' + m['role'] + '>' + m.content | trim }}{% endfor %}"
      "{%- if add_generation_prompt -%}{{ bos_token }}{%- endif %}")

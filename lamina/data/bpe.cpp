@@ -9,6 +9,7 @@
 #include "lamina/base/text.h"
 #include "lamina/data/component.h"
 #include "lamina/data/unicode.h"
+#include "lamina/data/word_level.h"
 
 namespace lamina {
 
@@ -301,6 +302,10 @@ std::unique_ptr<const TokenModel> make_token_model(const Json& component, std::s
   constexpr ComponentType<Model> types[] = {
       {"BPE",
        [](const Json& bpe, std::string_view file) -> Model { return std::make_unique<Bpe>(bpe, file); }},
+      {"WordLevel",
+       [](const Json& words, std::string_view file) -> Model {
+         return std::make_unique<WordLevel>(words, file);
+       }},
   };
   // Files older than tokenizers 0.10 write no type for BPE.
   if (component.is_object() && !json_has(component, "type") && json_has(component, "merges")) {

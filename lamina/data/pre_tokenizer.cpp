@@ -133,8 +133,10 @@ PreTokenizer whitespace_split(const Json&, std::string_view) {
   };
 }
 
+// HF runs this one with Rust's regex crate, in whose \w are U+200C and U+200D too, the joiners.
 PreTokenizer whitespace(const Json&, std::string_view what) {
-  return [pattern = Pattern("\\w+|[^\\w\\s]+", what)](Piece piece, PieceSink sink) {
+  return [pattern = Pattern("[\\w\\x{200C}\\x{200D}]+|[^\\w\\s\\x{200C}\\x{200D}]+", what)](Piece piece,
+                                                                                            PieceSink sink) {
     split_piece(
         piece, [&](size_t from) { return pattern.find(piece.text, from); }, {Behavior::removed, true}, sink);
   };

@@ -1,5 +1,5 @@
-// The "model" of a tokenizer.json: turns one piece of text into ids. BPE is the one there is; WordPiece and
-// Unigram are further subclasses and further lines in the table of `make_token_model`.
+// The "model" of a tokenizer.json: turns one piece of text into ids. BPE and WordLevel are those there are;
+// WordPiece and Unigram are further subclasses and further lines in the table of `make_token_model`.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""Trains two small BPE models on the text below, puts them behind many kinds of components, and writes
+"""Trains two small BPE models and one of whole words on the text below, puts them behind many kinds of components, and writes
 tokenizer_cases.json: each tokenizer with the ids and the texts that the `tokenizers` library gives.
 
 Run in an environment that has tokenizers:  python tests/golden/tokenizer_cases.py
@@ -60,7 +60,7 @@ for _ in range(10):
     TEXTS.append("".join(_random.choice(_random.choice(_blocks)) for _ in range(_random.randint(1, 20))))
 
 # Where decoders differ; decoding the others would say the same again.
-DECODED = ["gpt2", "no decoder", "llama2", "metaspace always True", "metaspace never True", "unknown characters"]
+DECODED = ["gpt2", "no decoder", "llama2", "metaspace always True", "metaspace never True", "unknown characters", "words"]
 
 LLAMA3 = (
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
@@ -87,6 +87,15 @@ def mark_model():
     tokenizer.train_from_iterator([CORPUS], trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return {**model, "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True}
+
+
+def word_model():
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(vocab_size=100, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator([CORPUS], trainer)
+    return json.loads(tokenizer.to_str())["model"]
 
 
 def added(id, content, **flags):
@@ -144,6 +153,11 @@ def tokenizers(bytes_size, marks_size):
         document = {"added_tokens": spm, "normalizer": spm_normalizer, "pre_tokenizer": None}
         document |= {"post_processor": template([("<s>", 1)]), "decoder": spm_decoder}
         return {"name": name, "model": "marks", "document": {**document, **parts}}
+
+    def on_words(name, **parts):
+        document = {"added_tokens": spm, "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"}}
+        document |= {"post_processor": template([("<s>", 1)]), "decoder": None}
+        return {"name": name, "model": "words", "document": {**document, **parts}}
 
     behaviors = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
     yield on_bytes("gpt2")
@@ -221,10 +235,14 @@ def tokenizers(bytes_size, marks_size):
     yield on_marks("unknown characters", model={"byte_fallback": False})
     yield on_marks("unknown characters apart", model={"byte_fallback": False, "fuse_unk": False})
     yield on_marks("dropped characters", model={"byte_fallback": False, "unk_token": None})
+    yield on_words("words")
+    yield on_words("words between white space", pre_tokenizer={"type": "WhitespaceSplit"}, post_processor=None)
+    yield on_words("words in their case", normalizer=None, model={"unk_token": "the"})
+    yield on_words("one word", pre_tokenizer=None)
 
 
 def main():
-    all_models = {"bytes": byte_model(), "marks": mark_model()}
+    all_models = {"bytes": byte_model(), "marks": mark_model(), "words": word_model()}
     out = []
     for entry in tokenizers(len(all_models["bytes"]["vocab"]), len(all_models["marks"]["vocab"])):
         changes = entry["document"].pop("model", {})
