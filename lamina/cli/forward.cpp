@@ -6,8 +6,8 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
-#include "lamina/cli/tensor_file.h"
 #include "lamina/models/registry.h"
+#include "lamina/tensor/tensor_file.h"
 
 namespace lamina::cli {
 

@@ -15,7 +15,7 @@
 #include "lamina/base/hash.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/session.h"
-#include "lamina/cli/tensor_file.h"
+#include "lamina/tensor/tensor_file.h"
 
 namespace lamina::cli {
 

@@ -11,7 +11,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
-#include "lamina/cli/tensor_file.h"
+#include "lamina/heal/adapter.h"
 #include "lamina/models/registry.h"
 #include "lamina/report/chart.h"
 #include "lamina/report/model_card.h"
@@ -242,44 +242,6 @@ Json summary_json(const TrainingJob& job, const Outcome& outcome, const fs::path
 }
 
 }  // namespace
-
-void write_adapter(const Student& student, const std::string& base, const fs::path& folder) {
-  const Blueprint& blueprint = student.opened().blueprint;
-  const LoraOptions& lora = *student.options().lora;
-  // Some GPT-2 files leave out the root that the class has.
-  const std::string root = blueprint.family == "gpt2" && blueprint.stack == "h" ? "transformer." : "";
-  constexpr std::string_view kDown = ".lora_A.weight";
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  Json targets = Json::array();
-  bool stored_in_out = false;
-  for (const Parameter& parameter : student.parameters()) {
-    tensors.emplace_back("base_model.model." + root + parameter.name,
-                         parameter.value.detach().to(at::kCPU).contiguous());
-    if (!parameter.name.ends_with(kDown)) continue;
-    const std::string path = parameter.name.substr(0, parameter.name.size() - kDown.size());
-    targets.push_back(root + path);
-    const Slot& slot = *blueprint.slot(path + ".weight");
-    const int64_t rows = slot.axes[0].size(), columns = slot.axes[1].size();
-    if (rows != columns) stored_in_out |= rows == parameter.value.size(1);
-  }
-  fs::create_directories(folder);
-  AtomicFile file(folder / "adapter_model.safetensors");
-  save_tensors(file, tensors);
-  const Json config = {{"peft_type", "LORA"},
-                       {"task_type", "CAUSAL_LM"},
-                       {"base_model_name_or_path", base},
-                       {"r", lora.rank},
-                       {"lora_alpha", lora.alpha},
-                       {"lora_dropout", 0.0},
-                       {"target_modules", targets},
-                       {"bias", "none"},
-                       {"fan_in_fan_out", stored_in_out},
-                       {"inference_mode", true},
-                       {"init_lora_weights", true},
-                       {"use_rslora", false},
-                       {"modules_to_save", nullptr}};
-  write_file(folder / "adapter_config.json", config.dump(2) + "\n");
-}
 
 int run_training(Group& group, TrainingFolder& folder, Terminal& terminal, TrainingJob job) {
   const bool first = group.rank() == 0;

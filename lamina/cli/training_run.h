@@ -38,7 +38,4 @@ struct TrainingJob {
 // written.
 int run_training(Group& group, TrainingFolder& folder, Terminal& terminal, TrainingJob job);
 
-// The adapter as peft reads it: adapter_config.json and adapter_model.safetensors.
-void write_adapter(const Student& student, const std::string& base, const std::filesystem::path& folder);
-
 }  // namespace lamina::cli

@@ -1,22 +1,31 @@
-#include "lamina/cli/tensor_file.h"
+#include "lamina/tensor/tensor_file.h"
 
 #include <algorithm>
 
 #include "lamina/base/error.h"
 
-namespace lamina::cli {
+namespace lamina {
 
 TensorFile::TensorFile(const std::filesystem::path& path)
     : file_(MappedFile::open(path)), header_(safetensors::parse_header(file_->bytes(), path.string())) {}
 
 std::optional<Stored> TensorFile::find(std::string_view name) const {
   const auto it = std::ranges::find(header_.tensors, name, &safetensors::TensorInfo::name);
-  if (it == header_.tensors.end()) return std::nullopt;
-  return Stored{.name = it->name,
-                .dtype = it->dtype,
-                .shape = it->shape,
-                .bytes = file_->bytes().subspan(header_.data_start + it->begin, it->end - it->begin),
-                .file = file_};
+  return it == header_.tensors.end() ? std::nullopt : std::optional(made(*it));
+}
+
+std::vector<Stored> TensorFile::all() const {
+  std::vector<Stored> tensors;
+  for (const safetensors::TensorInfo& info : header_.tensors) tensors.push_back(made(info));
+  return tensors;
+}
+
+Stored TensorFile::made(const safetensors::TensorInfo& info) const {
+  return {.name = info.name,
+          .dtype = info.dtype,
+          .shape = info.shape,
+          .bytes = file_->bytes().subspan(header_.data_start + info.begin, info.end - info.begin),
+          .file = file_};
 }
 
 Stored TensorFile::stored(std::string_view name) const {
@@ -37,4 +46,4 @@ void save_tensors(AtomicFile& file, const std::vector<std::pair<std::string, Ten
   file.commit();
 }
 
-}  // namespace lamina::cli
+}  // namespace lamina

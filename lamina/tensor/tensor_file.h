@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,7 +12,7 @@
 #include "lamina/format/safetensors.h"
 #include "lamina/tensor/tensor.h"
 
-namespace lamina::cli {
+namespace lamina {
 
 class TensorFile {
  public:
@@ -20,8 +21,10 @@ class TensorFile {
   const std::filesystem::path& path() const { return file_->path(); }
   std::optional<Stored> find(std::string_view name) const;
   Stored stored(std::string_view name) const;  // throws Error when there is none
+  std::vector<Stored> all() const;             // in the order of the file
 
  private:
+  Stored made(const safetensors::TensorInfo& info) const;
   std::shared_ptr<const MappedFile> file_;
   safetensors::Header header_;
 };
@@ -29,4 +32,4 @@ class TensorFile {
 // Writes and commits.
 void save_tensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors);
 
-}  // namespace lamina::cli
+}  // namespace lamina
