@@ -86,6 +86,21 @@ std::string element_html(const Text& text) {
   return out + (list ? "</ul>\n" : "");
 }
 
+// Prose with its stretches set apart, each with its name behind it.
+std::string with_stretches(const Cell& cell) {
+  const std::string_view text = *cell.text();
+  std::string out;
+  size_t at = 0;
+  for (const Stretch& stretch : cell.stretches()) {
+    out += escaped(text.substr(at, stretch.begin - at));
+    out += fmt::format("<span class=\"stretch{}\">{}{}</span>", stretch.wrong ? " wrong" : "",
+                       escaped(text.substr(stretch.begin, stretch.end - stretch.begin)),
+                       stretch.name.empty() ? "" : fmt::format(" <b>{}</b>", escaped(stretch.name)));
+    at = stretch.end;
+  }
+  return out + escaped(text.substr(at));
+}
+
 const char* class_of(Column::Kind kind) {
   switch (kind) {
     case Column::Kind::number:
@@ -132,7 +147,7 @@ std::string table_html(const Table& table) {
     for (size_t j = 0; j < table.columns.size(); ++j) {
       const Column& column = table.columns[j];
       const Cell& cell = row.cells[j];
-      std::string inner = cell.text() ? escaped(*cell.text()) : "";
+      std::string inner = cell.text() ? with_stretches(cell) : "";
       if (column.kind == Column::Kind::number)
         inner = data(cell.number() ? *cell.number() : not_measured, numbers[j][i]);
       if (column.kind == Column::Kind::code && !inner.empty()) inner = "<code>" + inner + "</code>";
@@ -239,6 +254,53 @@ std::string swatch(std::string_view inside, std::string_view text) {
   return fmt::format(
       "<li><svg viewBox=\"0 0 18 14\" width=\"18\" height=\"14\" aria-hidden=\"true\">{}</svg>{}</li>",
       inside, text);
+}
+
+std::string element_html(const DotPlot& plot) {
+  std::string out = "<figure class=\"dots\">\n" + caption(plot.title);
+  if (plot.rows.empty() || plot.groups.empty())
+    return out + "<p class=\"note\">Nothing was measured here.</p>\n</figure>\n";
+  out += scroller(impl::draw_dot_plot(plot), plot.title.empty() ? "the dot plot" : plot.title);
+  const bool patterns =
+      std::ranges::any_of(plot.rows, [](const DotRow& row) { return !row.pattern.empty(); });
+  if (plot.groups.size() > 1) {
+    out += "<ul class=\"legend dot-plot\">";
+    for (size_t group = 0; group < plot.groups.size(); ++group)
+      out += swatch(fmt::format("<path class=\"interval {0}\" d=\"M0 7H18\"/><circle class=\"{0}\" cx=\"9\" "
+                                "cy=\"7\" r=\"{1}\"/>",
+                                group == 0 ? "first" : "second", group == 0 ? "4" : "2.75"),
+                    escaped(plot.groups[group]));
+    out += "</ul>\n";
+  }
+  std::string said = plot.note;
+  if (impl::has_cut_interval(plot))
+    said += (said.empty() ? "" : " ") + std::string("An interval with an arrow goes on beyond the axis.");
+  out += note(said);
+  Table numbers{.columns = {{"", Column::Kind::label}}};
+  for (const std::string& group : plot.groups) {
+    numbers.columns.push_back({group, Column::Kind::number, plot.axis.format});
+    numbers.columns.push_back({group + ", low", Column::Kind::number, plot.axis.format});
+    numbers.columns.push_back({group + ", high", Column::Kind::number, plot.axis.format});
+  }
+  if (patterns) numbers.columns.push_back({"pattern", Column::Kind::label});
+  for (const DotRow& row : plot.rows) {
+    TableRow line{.cells = {row.name}, .mark = row.mark};
+    for (const DotRow::Value& value : row.values)
+      line.cells.insert(line.cells.end(), {Cell(value.value), Cell(value.low), Cell(value.high)});
+    if (patterns) {
+      std::string bits;
+      for (const bool on : row.pattern) bits += on ? '1' : '0';
+      line.cells.emplace_back(bits);
+    }
+    numbers.rows.push_back(std::move(line));
+  }
+  if (std::isfinite(plot.reference)) {
+    TableRow line{.cells = {plot.reference_name}};
+    line.cells.resize(numbers.columns.size());
+    line.cells[1] = Cell(plot.reference);
+    numbers.rows.push_back(std::move(line));
+  }
+  return out + folded_numbers(scroller(table_html(numbers), "the numbers of the dot plot")) + "</figure>\n";
 }
 
 // Row after row as in the map, or column after column where that is narrower.

@@ -114,6 +114,25 @@ const char* name_of(Figure::Better better) {
   return "";
 }
 
+// A text with stretches in its parts, so that no reader has to count characters as we do.
+Json parts_json(const Cell& cell) {
+  Json parts = Json::array();
+  const std::string& text = *cell.text();
+  size_t at = 0;
+  const auto plain = [&](size_t end) {
+    if (end > at) parts.push_back({{"text", clean(text.substr(at, end - at))}});
+  };
+  for (const Stretch& stretch : cell.stretches()) {
+    plain(stretch.begin);
+    parts.push_back({{"text", clean(text.substr(stretch.begin, stretch.end - stretch.begin))},
+                     {"name", clean(stretch.name)},
+                     {"wrong", stretch.wrong}});
+    at = stretch.end;
+  }
+  plain(text.size());
+  return {{"parts", std::move(parts)}};
+}
+
 Json element_json(const Text& text) {
   return {{"kind", "text"}, {"form", name_of(text.form)}, {"text", clean(text.text)}};
 }
@@ -128,9 +147,10 @@ Json element_json(const Table& table) {
   for (const TableRow& row : table.rows) {
     Json cells = Json::array();
     for (const Cell& cell : row.cells) {
-      cells.push_back(cell.number() ? number(*cell.number())
-                      : cell.text() ? Json(clean(*cell.text()))
-                                    : Json(nullptr));
+      cells.push_back(cell.number()               ? number(*cell.number())
+                      : !cell.stretches().empty() ? parts_json(cell)
+                      : cell.text()               ? Json(clean(*cell.text()))
+                                                  : Json(nullptr));
     }
     rows.push_back({{"cells", std::move(cells)}, {"mark", clean(row.mark)}});
   }
@@ -162,6 +182,29 @@ Json element_json(const Series& series) {
           {"curves", std::move(curves)},
           {"chosen", series.chosen ? Json(*series.chosen) : Json(nullptr)},
           {"note", clean(series.note)}};
+}
+
+Json element_json(const DotPlot& plot) {
+  Json rows = Json::array();
+  for (const DotRow& row : plot.rows) {
+    Json values = Json::array();
+    for (const DotRow::Value& value : row.values)
+      values.push_back(
+          {{"value", number(value.value)}, {"low", number(value.low)}, {"high", number(value.high)}});
+    rows.push_back({{"name", clean(row.name)},
+                    {"pattern", row.pattern},
+                    {"values", std::move(values)},
+                    {"note", clean(row.note)},
+                    {"mark", clean(row.mark)}});
+  }
+  return {{"kind", "dot_plot"},
+          {"title", clean(plot.title)},
+          {"axis", axis_json(plot.axis)},
+          {"groups", strings(plot.groups)},
+          {"rows", std::move(rows)},
+          {"reference", number(plot.reference)},
+          {"reference_name", clean(plot.reference_name)},
+          {"note", clean(plot.note)}};
 }
 
 Json element_json(const HeatMap& map) {

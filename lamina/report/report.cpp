@@ -14,6 +14,21 @@ namespace {
 
 void check_element(const Text&, const std::string&) {}
 
+void check_stretches(const Cell& cell, const Column& column, const std::string& where) {
+  size_t end = 0;
+  for (const Stretch& stretch : cell.stretches()) {
+    if (column.kind != Column::Kind::prose)
+      fail("{} has stretches in the column {}, which is not of prose: change its kind", where,
+           in_quotes(column.name));
+    if (stretch.begin < end || stretch.end < stretch.begin || stretch.end > cell.text()->size())
+      fail(
+          "{} has the stretch {} to {} behind one that ends at {}, in a text of {} bytes: sort them, none "
+          "over another",
+          where, stretch.begin, stretch.end, end, cell.text()->size());
+    end = stretch.end;
+  }
+}
+
 void check_element(const Table& table, const std::string& where) {
   for (size_t i = 0; i < table.rows.size(); ++i) {
     const TableRow& row = table.rows[i];
@@ -28,6 +43,7 @@ void check_element(const Table& table, const std::string& where) {
              where, i + 1, number_column ? "text" : "number", in_quotes(table.columns[j].name),
              number_column ? "number" : "text");
       }
+      check_stretches(row.cells[j], table.columns[j], fmt::format("{}: row {} of the table", where, i + 1));
     }
   }
 }
@@ -72,6 +88,32 @@ void check_element(const Series& series, const std::string& where) {
   }
   if (series.chosen && !std::isfinite(*series.chosen))
     fail("{}: the chosen point is not finite: leave it out", where);
+}
+
+void check_element(const DotPlot& plot, const std::string& where) {
+  if (plot.groups.size() > 2)
+    fail("{}: the dot plot has {} groups, and two can be told apart: make a plot of each", where,
+         plot.groups.size());
+  for (const DotRow& row : plot.rows) {
+    if (row.values.size() != plot.groups.size()) {
+      fail("{}: the row {} of the dot plot has {} values for {} groups: give one for each", where,
+           in_quotes(row.name), row.values.size(), plot.groups.size());
+    }
+    for (const DotRow::Value& value : row.values) {
+      if (std::isnan(value.low) != std::isnan(value.high) || value.low > value.value ||
+          value.high < value.value) {
+        fail(
+            "{}: the row {} of the dot plot has the value {} and an interval from {} to {}: give both ends, "
+            "around the value, or none",
+            where, in_quotes(row.name), value.value, value.low, value.high);
+      }
+      if (plot.axis.scale == Scale::logarithmic && (value.value <= 0 || value.low <= 0))
+        fail(
+            "{}: the row {} of the dot plot is not above 0, which a logarithmic axis cannot show: use a "
+            "linear one",
+            where, in_quotes(row.name));
+    }
+  }
 }
 
 void check_element(const HeatMap& map, const std::string& where) {

@@ -1,7 +1,7 @@
-// A report as a value: text, tables, series, heat maps, picture grids and one drawing, the network; in front
-// of them a verdict. It holds no clock, no path and no tensor, so the same value gives the same bytes of HTML
-// and of JSON. Strings are UTF-8 (what is not becomes U+FFFD); a number that was not measured is NaN; an
-// infinite one is shown as such.
+// A report as a value: text, tables, series, dot plots, heat maps, picture grids and one drawing, the
+// network; in front of them a verdict. It holds no clock, no path and no tensor, so the same value gives the
+// same bytes of HTML and of JSON. Strings are UTF-8 (what is not becomes U+FFFD); a number that was not
+// measured is NaN; an infinite one is shown as such.
 #pragma once
 
 #include <concepts>
@@ -36,7 +36,14 @@ struct Column {
   Format format = {};  // of numbers
 };
 
-// Nothing, a number or a string.
+// A part of a cell's text that is set apart, with what it is called: an entity, a word that changed.
+struct Stretch {
+  size_t begin = 0, end = 0;  // bytes
+  std::string name = {};      // "PER"
+  bool wrong = false;
+};
+
+// Nothing, a number or a string, in prose with stretches that are set apart.
 class Cell {
  public:
   Cell() = default;
@@ -44,12 +51,17 @@ class Cell {
   Cell(Number number) : value_(static_cast<double>(number)) {}
   Cell(std::string text) : value_(std::move(text)) {}
   Cell(const char* text) : value_(std::string(text)) {}
+  // In the order of the text, none over another.
+  Cell(std::string text, std::vector<Stretch> stretches)
+      : value_(std::move(text)), stretches_(std::move(stretches)) {}
 
   const double* number() const { return std::get_if<double>(&value_); }
   const std::string* text() const { return std::get_if<std::string>(&value_); }
+  const std::vector<Stretch>& stretches() const { return stretches_; }
 
  private:
   std::variant<std::monostate, double, std::string> value_;
+  std::vector<Stretch> stretches_;
 };
 
 struct TableRow {
@@ -93,6 +105,30 @@ struct Series {
   std::vector<Curve> curves = {};
   std::optional<double> chosen = {};  // an x of the first curve of role method
   std::string note = {};              // what the band is, how many samples
+};
+
+// Values with their intervals beside each other on one axis, a row each: what a chart of curves is for things
+// that have no order.
+struct DotRow {
+  struct Value {
+    double value = not_measured;
+    double low = not_measured, high = not_measured;  // both or neither
+  };
+  std::string name = {};
+  std::vector<bool> pattern = {};  // drawn in front of the name as small squares, filled and hollow
+  std::vector<Value> values = {};  // one for each of the plot's groups
+  std::string note = {};           // said behind the value: "2.0 x the tokens"
+  std::string mark = {};           // a word that sets the row apart: "chosen"
+};
+
+struct DotPlot {
+  std::string title = {};
+  Axis axis = {};
+  std::vector<std::string> groups = {};  // "test", "development"; two at most, the first is the one meant
+  std::vector<DotRow> rows = {};
+  double reference = not_measured;  // a level to compare with
+  std::string reference_name = {};
+  std::string note = {};  // what the interval is, of how many
 };
 
 struct HeatCell {
@@ -158,7 +194,7 @@ struct Network {
   std::string note = {};
 };
 
-using Element = std::variant<Text, Table, Series, HeatMap, Pictures, Network>;
+using Element = std::variant<Text, Table, Series, DotPlot, HeatMap, Pictures, Network>;
 
 struct Section {
   std::string title = {};

@@ -167,6 +167,14 @@ TEST(Html, DoesNotRunWhatAModelWrote) {
               .rows = {{.cells = {nasty, nasty, nasty, 1}, .mark = nasty}},
               .note = nasty};
   const std::string png = "\x89PNG\r\n\x1a\n";
+  table.rows[0].cells[0] = Cell(nasty, {{.begin = 2, .end = 9, .name = nasty, .wrong = true}});
+  DotPlot dots{.title = nasty,
+               .axis = {nasty, {Notation::fixed, 1, nasty}},
+               .groups = {nasty, nasty},
+               .rows = {{.name = nasty, .values = {{1, 0, 2}, {}}, .note = nasty, .mark = nasty}},
+               .reference = 1,
+               .reference_name = nasty,
+               .note = nasty};
   Pictures pictures{
       .title = nasty, .columns = {nasty}, .rows = {nasty}, .pictures = {{png, nasty}}, .note = nasty};
   const Report report{
@@ -182,7 +190,7 @@ TEST(Html, DoesNotRunWhatAModelWrote) {
                                .measured = nasty}}},
       .sections = {{.title = nasty,
                     .elements = {Text{.text = nasty}, Text{.text = nasty, .form = Text::Form::code}, network,
-                                 series, map, table, pictures}}}};
+                                 series, dots, map, table, pictures}}}};
   const std::string html = to_html(report);
   EXPECT_EQ(count(html, "<script>"), 1u);
   EXPECT_EQ(count(html, "</script>"), 2u);  // ours and the data of the one chart
@@ -195,9 +203,9 @@ TEST(Html, DoesNotRunWhatAModelWrote) {
 TEST(Html, AnEmptyReportIsAPage) {
   EXPECT_THAT(to_html({}), AllOf(HasSubstr("<!doctype html>"), HasSubstr("</html>")));
   const Report hollow{
-      .sections = {{.elements = {Text{}, Table{}, Series{}, HeatMap{}, Pictures{}, Network{}}}}};
+      .sections = {{.elements = {Text{}, Table{}, Series{}, DotPlot{}, HeatMap{}, Pictures{}, Network{}}}}};
   EXPECT_THAT(to_html(hollow), HasSubstr("Nothing was measured here."));
-  EXPECT_EQ(to_json(hollow)["sections"][0]["elements"].size(), 6u);
+  EXPECT_EQ(to_json(hollow)["sections"][0]["elements"].size(), 7u);
 }
 
 TEST(Html, SaysWhereAnAxisStarts) {
@@ -215,6 +223,40 @@ TEST(Html, AChangeForTheWorseLooksLikeOneForTheBetter) {
   report.verdict.figures[0].better = Figure::Better::higher;
   EXPECT_THAT(worse, HasSubstr(", worse"));
   EXPECT_EQ(replaced(worse, ", worse", ", better"), to_html(report));
+}
+
+TEST(Html, SetsStretchesOfProseApart) {
+  const Table table{
+      .columns = {{"said", Column::Kind::prose}},
+      .rows = {{.cells = {Cell("a <b> c", {{.begin = 2, .end = 5, .name = "X&Y", .wrong = true}})}}}};
+  EXPECT_THAT(to_html(with(table)),
+              HasSubstr("a <span class=\"stretch wrong\">&lt;b&gt; <b>X&amp;Y</b></span> c</td>"));
+  const Json cell = to_json(with(table))["sections"][0]["elements"][0]["rows"][0]["cells"][0];
+  EXPECT_EQ(cell.dump(),
+            R"({"parts":[{"text":"a "},{"text":"<b>","name":"X&Y","wrong":true},{"text":" c"}]})");
+}
+
+TEST(Html, ADotPlotPlacesValuesAndCutsLongIntervals) {
+  DotPlot plot{.axis = {"F1", {Notation::fixed, 1, ""}},
+               .groups = {"test"},
+               .rows = {{.name = "a", .pattern = {true, false}, .values = {{10, 9, 11}}},
+                        {.name = "b", .values = {{20}}}}};
+  const std::string short_ones = to_html(with(plot));
+  EXPECT_EQ(count(short_ones, "<circle class=\"first\""), 2u);
+  EXPECT_EQ(count(short_ones, "<path class=\"interval first\""), 1u);
+  EXPECT_THAT(short_ones, Not(HasSubstr("with an arrow")));
+  // The second interval would leave the dots a hundredth of the width.
+  plot.rows[1].values[0] = {20, -500, 540};
+  const std::string long_one = to_html(with(plot));
+  EXPECT_EQ(count(long_one, "<path class=\"interval first\""), 4u);
+  EXPECT_THAT(long_one, HasSubstr("An interval with an arrow goes on beyond the axis."));
+  EXPECT_THAT(long_one, HasSubstr("b: test 20.0 (-500.0 to 540.0)"));
+  const auto x_of = [&](const std::string& html, size_t which) {
+    size_t at = 0;
+    for (size_t i = 0; i <= which; ++i) at = html.find("<circle class=\"first\" cx=\"", at) + 26;
+    return std::stod(html.substr(at));
+  };
+  EXPECT_GT(x_of(long_one, 1) - x_of(long_one, 0), 100);
 }
 
 TEST(Html, TextKnowsParagraphsListsAndCode) {
@@ -302,6 +344,33 @@ TEST(Check, RefusesCurvesThatCannotBeDrawn) {
   EXPECT_THAT(of({.name = "c", .x = {not_measured}, .y = {1}}), HasSubstr("an x that is not finite"));
   EXPECT_THAT(of({.name = "c", .x = {1}, .y = {0}}, Scale::logarithmic), HasSubstr("not above 0"));
   EXPECT_EQ(of({.name = "c", .x = {1, 2}, .y = {not_measured, inf}}, Scale::logarithmic), "no error");
+}
+
+TEST(Check, RefusesStretchesThatDoNotFit) {
+  const auto of = [](std::vector<Stretch> stretches, Column::Kind kind = Column::Kind::prose) {
+    return message(
+        with(Table{.columns = {{"a", kind}}, .rows = {{.cells = {Cell("words", std::move(stretches))}}}}));
+  };
+  EXPECT_EQ(of({{.begin = 0, .end = 2}, {.begin = 2, .end = 5}}), "no error");
+  EXPECT_THAT(of({{.begin = 0, .end = 3}, {.begin = 2, .end = 5}}), HasSubstr("none over another"));
+  EXPECT_THAT(of({{.begin = 0, .end = 6}}), HasSubstr("in a text of 5 bytes"));
+  EXPECT_THAT(of({{.begin = 3, .end = 2}}), HasSubstr("none over another"));
+  EXPECT_THAT(of({{.begin = 0, .end = 2}}, Column::Kind::label), HasSubstr("not of prose"));
+}
+
+TEST(Check, RefusesDotsThatCannotBeDrawn) {
+  const auto of = [](DotRow::Value value, Scale scale = Scale::linear) {
+    return message(
+        with(DotPlot{.axis = {.scale = scale}, .groups = {"g"}, .rows = {{.name = "r", .values = {value}}}}));
+  };
+  EXPECT_EQ(of({}), "no error");
+  EXPECT_EQ(of({1, 0.5, 2}, Scale::logarithmic), "no error");
+  EXPECT_THAT(of({1, 0, 2}, Scale::logarithmic), HasSubstr("not above 0"));
+  EXPECT_THAT(of({1, 2, 3}), HasSubstr("around the value"));
+  EXPECT_THAT(of({1, 0.5, not_measured}), HasSubstr("both ends"));
+  EXPECT_THAT(message(with(DotPlot{.groups = {"a", "b"}, .rows = {{.values = {{1}}}}})),
+              HasSubstr("1 values for 2 groups"));
+  EXPECT_THAT(message(with(DotPlot{.groups = {"a", "b", "c"}})), HasSubstr("3 groups"));
 }
 
 TEST(Check, RefusesGridsWithHoles) {

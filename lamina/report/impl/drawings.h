@@ -17,6 +17,9 @@ std::string draw_series(const Series& series);
 // What the script needs to lay the same curves out at any width: ranges, ticks and labels are decided here,
 // once.
 Json series_payload(const Series& series);
+std::string draw_dot_plot(const DotPlot& plot);
+// Whether an interval of it is longer than the axis.
+bool has_cut_interval(const DotPlot& plot);
 // Two bars, before and after, from 0.
 std::string draw_change(const Figure& figure);
 
