@@ -1,6 +1,8 @@
 // What `lamina tag train` hands to its report.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +20,8 @@ struct TagArm {
   bool probe = false;
   std::vector<unmask::RunResult> runs = {};
   double compute = 1;  // tokens through the model a sentence, of plan 0000 without repetition
+  // Where its blocks look, of its first run, after training; empty where that was not measured.
+  std::vector<unmask::Span> spans = {};
 };
 
 // One sentence with what was expected and what was said, for the page.
@@ -33,7 +37,7 @@ struct TagOutcome {
   int blocks = 0;
   std::vector<TagArm> arms = {};
   size_t chosen = 0, chosen_run = 0;  // by the development set
-  bool searched = false;
+  bool searched = false;              // several plans were tried to choose one of them
   // Of the chosen run, on the test set where there is one, else on the development set.
   label::Score score = {};
   std::vector<label::Mistake> mistakes = {};
@@ -41,12 +45,19 @@ struct TagOutcome {
   std::vector<unmask::Span> before = {}, after = {};  // where blocks look, before training and after
   unmask::MaskTest mask_test = {};
   int64_t train_sentences = 0, dev_sentences = 0, test_sentences = 0;
-  int64_t split_sentences = 0;  // of all, longer than a window
+  int64_t split_sentences = 0;                  // of all, longer than a window
+  std::optional<unmask::Feeding> feeding = {};  // without it the page does not say how words were fed
   Settings settings = {};
   std::vector<std::string> warnings = {};
 };
 
+enum class HeldOut { development, test };
+// F1 by seed, 0 to 1, of the runs of an arm that have one and did not break.
+std::map<uint64_t, double> f1_by_seed(const TagArm& arm, HeldOut set);
+
 report::Report tag_report(const TagOutcome& outcome);
+// The arms in as few columns as a terminal has.
+report::Table tag_table(const TagOutcome& outcome);
 Json tag_json(const TagOutcome& outcome);
 
 }  // namespace lamina::cli
