@@ -189,3 +189,12 @@ def atlas(model, head=""):
 
 save("atlas", "own", atlas("a"))
 save("atlas", "other", atlas("b", "aa"))
+
+save("conll", "tabs", "EU\tB-ORG\nrejects\tO\n\t\nNew York\tB-LOC\r\nCity \tI-LOC\r\n\r\n \tO\n")
+save("conll", "spaces", "-DOCSTART- -X- O\n\nPeter NNP I-PER\nBlackburn NNP I-PER\nMary NNP B-PER\n  \n. . O")
+save("conll", "iobes", "a S-X\nb B-creative-work\nc I-creative-work\nd E-creative-work\n")
+save("conll", "bilou", "a U-X\nb B-Y\nc I-Y\nd L-Y\n")
+save("conll", "broken", "a\tI-X\nb\tB-X\nc\tI-Y\nd\tB--X\ne\tI-X-\nf\tE-X\ng\tL-X\n")
+save("conll", "scored", "a\tB-X\tB-X\nb\tI-X\tI-X\nc\tO\tB-Y\n\nd\tB-X\tB-X\ne\tB-Y\tI-X\nf\tI-Y\tO\n")
+save("conll", "scored_iobes", "S-X B-X\nO E-X\n\nB-Y S-Y\nE-Y S-Y\n")
+save("conll", "bytes", b"\xef\xbb\xbfa\xff\tO\n\xe4\xba\xba\tB-\xc3\xa9\n\xef\xbb\xbf\tO\n")

@@ -42,6 +42,10 @@ std::vector<std::string> cells_of(std::string_view line, bool tabs) {
   return cells;
 }
 
+bool begins_a_text(std::string_view line) {
+  return trim(line).starts_with("-DOCSTART-");
+}
+
 std::string counted(int64_t count, std::string_view one) {
   return count == 1 ? fmt::format("one {}", one) : fmt::format("{} {}s", thousands(count), one);
 }
@@ -96,8 +100,8 @@ Document read_rows(std::string_view text, std::string_view what) {
   if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
   int64_t first_tab = 0;
   each_line(text, [&](std::string_view line, int64_t number) {
-    if (first_tab == 0 && line.find('\t') != std::string_view::npos && !trim(line).empty())
-      first_tab = number;
+    const bool has_cells = !trim(line).empty() && !begins_a_text(line);
+    if (first_tab == 0 && has_cells && line.find('\t') != std::string_view::npos) first_tab = number;
   });
 
   Document document;
@@ -105,7 +109,7 @@ Document read_rows(std::string_view text, std::string_view what) {
   int64_t first_line = 0;
   bool open = false;
   each_line(text, [&](std::string_view line, int64_t number) {
-    if (trim(line).empty() || line.starts_with("-DOCSTART-")) {
+    if (trim(line).empty() || begins_a_text(line)) {
       open = false;
       if (!line.empty() && trim(line).empty()) blank.seen(number);
       return;
@@ -170,22 +174,20 @@ Document parse_conll(std::string_view text, std::string_view what, const ReadOpt
       fail("{}: words and tags were both asked of column {}; they stand in two columns", what,
            word_column + 1);
   }
-  Oddity white;
+  Oddity lost;
   for (Sentence& sentence : document.sentences) {
     sentence.words.reserve(sentence.rows.size());
     int64_t line = sentence.line;
     for (const std::vector<std::string>& row : sentence.rows) {
-      const std::string& cell = row[word_column];
-      if (cell.empty()) fail("{}: line {} has no word in column {}", what, line, word_column + 1);
-      const std::string_view word = trim(cell);
-      if (word.empty()) white.seen(line);
-      sentence.words.emplace_back(word.empty() ? cell : word);
+      const std::string_view word = trim(row[word_column]);
+      if (word.empty()) lost.seen(line);
+      sentence.words.emplace_back(word.empty() ? replacement : word);
       ++line;
     }
     if (options.tags) sentence.tags = tags_in(sentence, tag_column, what);
   }
-  white.tell(document.notes, what, "word", "is white space alone and was kept",
-             "are white space alone and were kept");
+  lost.tell(document.notes, what, "word", "is empty or white space alone and was read as U+FFFD",
+            "are empty or white space alone and were read as U+FFFD");
   return document;
 }
 

@@ -36,10 +36,10 @@ struct ReadOptions {
   int tag_column = -1;
   bool tags = true;  // false: words alone are needed, and one column is enough
 };
-// Throws Error with `what` and the line number for a line with more or fewer columns than the first, a word
-// that is empty, a tag that is neither "O" nor PREFIX-TYPE with a known prefix (B, I, E, S, L, U) and a type;
-// and for a file without one sentence. Spaces around a word, between tabs, are dropped; a word of spaces
-// alone is kept, since tweets have them.
+// Throws Error with `what` and the line number for a line with more or fewer columns than the first, and a
+// tag that is neither "O" nor PREFIX-TYPE with a known prefix (B, I, E, S, L, U) and a type; and for a file
+// without one sentence. Spaces around a word, between tabs, are dropped from `words`. A word that is empty or
+// white space alone is read as U+FFFD, with a note: corpora of tweets have some, where characters were lost.
 Document parse_conll(std::string_view text, std::string_view what, const ReadOptions& options = {});
 Document read_conll(const std::filesystem::path& path, const ReadOptions& options = {});
 
