@@ -43,6 +43,7 @@ int run_neurons_clamp(int argc, char** argv);
 int run_neurons_erase(int argc, char** argv);
 int run_neurons_undo(int argc, char** argv);
 int run_neurons_serve(int argc, char** argv);
+int run_tag_score(int argc, char** argv);
 
 // Exit statuses, documented in `lamina --help`.
 enum Status { ok = 0, failed = 1, usage = 2, interrupted = 130, terminated = 143 };

@@ -77,19 +77,22 @@ size_t column_index(int column, int64_t columns, std::string_view role, std::str
   return static_cast<size_t>(index);
 }
 
-std::string tag_of(std::string_view cell, size_t column, std::string_view what, int64_t line) {
+// `role` is empty, "gold " or "predicted ".
+std::string tag_of(std::string_view cell, std::string_view role, size_t column, std::string_view what,
+                   int64_t line) {
   const std::string_view tag = trim(cell);
   if (tag == "O") return "O";
-  if (tag.empty()) fail("{}: line {} has no tag in column {}", what, line, column + 1);
+  if (tag.empty()) fail("{}: line {} has no {}tag in column {}", what, line, role, column + 1);
   const bool prefix = std::string_view("BIESLU").find(tag[0]) != std::string_view::npos;
   if (prefix && tag.find_first_not_of('-', 1) == std::string_view::npos)
-    fail("{}: line {}: the tag {} has no type; write it as {}-PER", what, line, in_quotes(tag), tag[0]);
+    fail("{}: line {}: the {}tag {} has no type; write it as {}-PER", what, line, role, in_quotes(tag),
+         tag[0]);
   if (!prefix || tag[1] != '-')
     fail(
-        "{}: line {}: {} in column {} is no tag; tags are O, or one of B, I, E, S, L, U, a hyphen and a "
-        "type, "
-        "as B-PER",
-        what, line, in_quotes(tag), column + 1);
+        "{}: line {}: {} in column {} is no {}tag; tags are O, or one of B, I, E, S, L, U, a hyphen and a "
+        "type, as B-PER{}",
+        what, line, in_quotes(tag), column + 1, role,
+        role.empty() ? "" : ", and the last two columns hold the gold and the predicted ones");
   return std::string(tag);
 }
 
@@ -140,11 +143,13 @@ Document read_rows(std::string_view text, std::string_view what) {
   return document;
 }
 
-std::vector<std::string> tags_in(const Sentence& sentence, size_t column, std::string_view what) {
+std::vector<std::string> tags_in(const Sentence& sentence, std::string_view role, size_t column,
+                                 std::string_view what) {
   std::vector<std::string> tags;
   tags.reserve(sentence.rows.size());
   for (size_t i = 0; i < sentence.rows.size(); ++i)
-    tags.push_back(tag_of(sentence.rows[i][column], column, what, sentence.line + static_cast<int64_t>(i)));
+    tags.push_back(
+        tag_of(sentence.rows[i][column], role, column, what, sentence.line + static_cast<int64_t>(i)));
   return tags;
 }
 
@@ -184,7 +189,7 @@ Document parse_conll(std::string_view text, std::string_view what, const ReadOpt
       sentence.words.emplace_back(word.empty() ? replacement : word);
       ++line;
     }
-    if (options.tags) sentence.tags = tags_in(sentence, tag_column, what);
+    if (options.tags) sentence.tags = tags_in(sentence, "", tag_column, what);
   }
   lost.tell(document.notes, what, "word", "is empty or white space alone and was read as U+FFFD",
             "are empty or white space alone and were read as U+FFFD");
@@ -223,8 +228,8 @@ Scored parse_scored(std::string_view text, std::string_view what) {
   Scored scored;
   scored.notes = document.notes;
   for (const Sentence& sentence : document.sentences) {
-    scored.gold.push_back(tags_in(sentence, columns - 2, what));
-    scored.predicted.push_back(tags_in(sentence, columns - 1, what));
+    scored.gold.push_back(tags_in(sentence, "gold ", columns - 2, what));
+    scored.predicted.push_back(tags_in(sentence, "predicted ", columns - 1, what));
     scored.lines.push_back(sentence.line);
     std::vector<std::string>& words = scored.words.emplace_back();
     if (columns == 2) continue;

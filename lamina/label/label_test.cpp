@@ -554,8 +554,9 @@ TEST(Scored, TheLastTwoColumns) {
   EXPECT_THAT(parse_scored("B-X\tO\nO\tO\n", "f").words, ElementsAre(IsEmpty()));
   EXPECT_THAT(refusal([] { parse_scored("O\n", "f"); }), HasSubstr("f: has one column"));
   EXPECT_THAT(refusal([] { parse_scored("a\tO\nb\tO\n", "f"); }),
-              HasSubstr("line 1: \"a\" in column 1 is no tag"));
-  EXPECT_THAT(refusal([] { parse_scored("a O O\nb O B-\n", "f"); }), HasSubstr("line 2: the tag \"B-\""));
+              HasSubstr("line 1: \"a\" in column 1 is no gold tag"));
+  EXPECT_THAT(refusal([] { parse_scored("a O O\nb O B-\n", "f"); }),
+              HasSubstr("line 2: the predicted tag \"B-\""));
 }
 
 TEST(Written, ReadsBackTheSame) {
