@@ -175,4 +175,11 @@ std::string json_string_or(const Json& object, std::string_view key, std::string
   return find(object, key) ? json_string(object, key, what) : std::string(otherwise);
 }
 
+void check_keys(const Json& json, std::initializer_list<std::string_view> known, std::string_view what) {
+  for (const auto& [key, value] : json.items()) {
+    if (std::ranges::find(known, key) == known.end())
+      fail("{}: the key {} is not known", what, in_quotes(key));
+  }
+}
+
 }  // namespace lamina

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -41,5 +42,8 @@ std::string json_string_or(const Json& object, std::string_view key, std::string
                            std::string_view what);
 // True if the key is there and not null.
 bool json_has(const Json& object, std::string_view key);
+
+// Throws Error when an object has another key than these.
+void check_keys(const Json& json, std::initializer_list<std::string_view> known, std::string_view what);
 
 }  // namespace lamina

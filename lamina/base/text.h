@@ -18,6 +18,7 @@ std::string human_count(double count);      // "134.5 M"
 std::string human_seconds(double seconds);  // "1 min 20 s"
 std::string thousands(int64_t number);      // "49,152"
 std::vector<std::string> split(std::string_view text, char separator);
+std::string ranges_text(std::span<const int> ascending);  // "0-3,5" of 0, 1, 2, 3, 5
 std::string_view trim(std::string_view text);
 // The candidate nearest to `word` by edit distance, if it is near enough to be meant.
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates);

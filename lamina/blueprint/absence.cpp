@@ -138,4 +138,31 @@ void write_norms_removed(Json& config, const NormsRemoved& removed) {
   for (const auto& [block, kind] : removed.parts) entry[std::string(kind_name(kind))].push_back(block);
 }
 
+namespace {
+
+constexpr std::string_view kUnmasked = "lamina_unmasked";
+
+}  // namespace
+
+Unmasked read_unmasked(const Json& config, int blocks, std::string_view what) {
+  Unmasked unmasked;
+  if (!json_has(config, kUnmasked)) return unmasked;
+  const Json& list = config.at(std::string(kUnmasked));
+  if (!list.is_array())
+    fail("{}: {} is {} where a list of blocks was expected", what, kUnmasked, in_quotes(list.dump(), 40));
+  for (const Json& block : list) {
+    if (!block.is_number_integer() || block.get<int64_t>() < 0 || block.get<int64_t>() >= blocks)
+      fail("{}: {} holds {} where a block from 0 to {} was expected", what, kUnmasked,
+           in_quotes(block.dump(), 40), blocks - 1);
+    if (!unmasked.insert(block.get<int>()).second)
+      fail("{}: {} names block {} twice", what, kUnmasked, block.get<int>());
+  }
+  return unmasked;
+}
+
+void write_unmasked(Json& config, const Unmasked& unmasked) {
+  config.erase(std::string(kUnmasked));
+  if (!unmasked.empty()) config[std::string(kUnmasked)] = unmasked;
+}
+
 }  // namespace lamina

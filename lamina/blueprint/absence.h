@@ -1,5 +1,5 @@
-// How a config says that parts of a model are gone. We write two vocabularies and read both: transformers'
-// `per_layer_config: {"27": {"skip": ["attention", "mlp"]}}` and LLM-Drop's `drop_attn_list` /
+// How a config says that parts of a model are gone, or its masks. We write two vocabularies and read both:
+// transformers' `per_layer_config: {"27": {"skip": ["attention", "mlp"]}}` and LLM-Drop's `drop_attn_list` /
 // `drop_mlp_list`.
 #pragma once
 
@@ -30,5 +30,12 @@ struct NormsRemoved {
 NormsRemoved read_norms_removed(const Json& config, int blocks, std::string_view what);
 // Replaces what the config said. Nothing removed leaves no key behind.
 void write_norms_removed(Json& config, const NormsRemoved& removed);
+
+// The blocks whose attention looks right: `lamina_unmasked: [2, 3]`.
+using Unmasked = std::set<int>;
+// Throws Error when the key is malformed or names a block that does not exist.
+Unmasked read_unmasked(const Json& config, int blocks, std::string_view what);
+// Replaces what the config said. An empty set leaves no key behind.
+void write_unmasked(Json& config, const Unmasked& unmasked);
 
 }  // namespace lamina

@@ -88,6 +88,10 @@ std::string Blueprint::label(const NormPath& path) const {
   return path.reader == Reader::head ? name : name + std::to_string(part(path.site).block);
 }
 
+bool Blueprint::causal() const {
+  return std::ranges::all_of(parts, [](const Part& part) { return !part.present || part.causal; });
+}
+
 std::vector<Site> Blueprint::present() const {
   std::vector<Site> sites;
   for (size_t i = 0; i < parts.size(); ++i) {

@@ -86,6 +86,7 @@ struct Part {
   Kind kind = Kind::attention;
   int block = 0;
   bool present = true;
+  bool causal = true;       // of an attention: a token looks at itself and to its left; false: at every token
   int64_t kv_values = 0;    // numbers a token leaves in the key-value cache
   int64_t score_width = 0;  // query width: 4 * score_width * context FLOPs a token beside the matrix products
   std::optional<Neurons> neurons = {};  // of a feed-forward, present or not
@@ -105,6 +106,8 @@ struct Blueprint {
   int blocks = 0;
   int64_t width = 0;
   int64_t vocabulary = 0;
+  int64_t labels =
+      0;  // classes of a token classifier, which has `head` for them; 0: the head says next tokens
   int64_t context = 0;         // longest sequence the model was made for
   std::string embedding;       // slot names
   std::string head;            // equals `embedding` when tied
@@ -117,7 +120,9 @@ struct Blueprint {
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
 
   bool tied() const { return head == embedding; }
-  const Slot* slot(std::string_view name) const;  // null when there is none
+  std::string head_path() const { return head.substr(0, head.rfind('.')); }  // "lm_head"
+  bool causal() const;                                                       // whether no block looks right
+  const Slot* slot(std::string_view name) const;                             // null when there is none
   const Part& part(Site site) const { return parts.at(static_cast<size_t>(site.index)); }
   std::optional<Site> find(std::string_view path) const;
   // Throws Error with the nearest path when there is none.

@@ -167,7 +167,7 @@ Speed race(std::string what, int64_t tokens, const std::function<void()>& before
     return times[times.size() / 2];
   };
   return {std::move(what), static_cast<double>(tokens) / middle(slow),
-          static_cast<double>(tokens) / middle(fast), denorm::mean_of(ratios)};
+          static_cast<double>(tokens) / middle(fast), mean_of_runs(ratios)};
 }
 
 std::vector<Speed> speeds_of(const Model& normed, const Model& folded, const Batches& data) {
@@ -310,6 +310,7 @@ int run_denorm(int argc, char** argv) {
                            .command = command},
                           group);
     const Opened base = open(model);
+    check_speaks(base.blueprint, shown(model));
     const Tokenizer tokenizer = tokenizer_of(base.checkpoint);
     const TextData data = text_data(data_flags, tokenizer, base.blueprint, training.seed, watch);
     if (!data.validation)

@@ -26,7 +26,7 @@ namespace {
 
 constexpr double kFar = 2;  // a live scale this many times the frozen one, or its inverse, is worth a word
 
-std::string signed_interval(const denorm::Interval& interval) {
+std::string signed_interval(const Mean& interval) {
   if (std::isnan(interval.low)) return fmt::format("{:+.4f}", interval.mean);
   return fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", interval.mean, interval.low, interval.high);
 }
@@ -42,7 +42,7 @@ size_t norms_of(const denorm::Removals& removals) {
 }
 
 double mean_loss(const DenormArm& arm) {
-  return arm.losses.empty() ? report::not_measured : denorm::mean_of(arm.losses).mean;
+  return arm.losses.empty() ? report::not_measured : mean_of_runs(arm.losses).mean;
 }
 
 // The arm that others are compared with: fine-tuned with its norms, else as it came.
@@ -51,9 +51,9 @@ const DenormArm& control_of(const DenormOutcome& outcome) {
   return vanilla && !vanilla->losses.empty() ? *vanilla : *outcome.find("base");
 }
 
-std::optional<denorm::Interval> against(const DenormArm* arm, const DenormArm* other) {
+std::optional<Mean> against(const DenormArm* arm, const DenormArm* other) {
   if (!arm || !other || arm->losses.empty() || other->losses.empty()) return std::nullopt;
-  return denorm::difference(arm->losses, other->losses);
+  return mean_difference(arm->losses, other->losses);
 }
 
 int64_t first_removal(const DenormArm& arm) {

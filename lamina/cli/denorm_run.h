@@ -8,6 +8,7 @@
 #include "lamina/cli/session.h"
 #include "lamina/cli/training.h"
 #include "lamina/eval/analyses.h"
+#include "lamina/eval/t_test.h"
 #include "lamina/methods/denorm/compare.h"
 #include "lamina/methods/denorm/denorm.h"
 
@@ -40,7 +41,7 @@ struct DenormProof {
 struct Speed {
   std::string what;              // "decoding, one text"
   double before = 0, after = 0;  // tokens a second
-  denorm::Interval log_ratio = {};
+  Mean log_ratio = {};
 };
 
 struct DenormRun {

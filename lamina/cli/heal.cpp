@@ -107,6 +107,7 @@ int heal(Group& group, const HealFlags& flags, const TrainingFlags& training, co
                         group);
   use_threads(thread_count(training.threads));
   Opened opened = open(flags.model);
+  check_speaks(opened.blueprint, flags.model.string());
   Tokenizer tokenizer = tokenizer_of(opened.checkpoint);
   TextData data = text_data(texts, tokenizer, opened.blueprint, options.seed, watch);
   const std::string name = model_name(opened), hash = opened.checkpoint.hash(watch);

@@ -99,24 +99,12 @@ Json to_json(const Opened& opened) {
   return json;
 }
 
-// "0-3,5" of [0, 1, 2, 3, 5].
-std::string ranges(const Json& blocks) {
-  std::string text;
-  for (size_t i = 0; i < blocks.size();) {
-    size_t last = i;
-    while (last + 1 < blocks.size() && blocks[last + 1].get<int>() == blocks[last].get<int>() + 1) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ",", blocks[i].get<int>());
-    if (last > i) text += fmt::format("-{}", blocks[last].get<int>());
-    i = last + 1;
-  }
-  return text;
-}
-
 std::string text_of_norms(const Json& removed) {
   std::string text;
   for (const char* kind : {"attention", "mlp"}) {
     if (removed[kind].empty()) continue;
-    text += fmt::format("{}in front of {} {}", text.empty() ? "" : ", ", kind, ranges(removed[kind]));
+    text += fmt::format("{}in front of {} {}", text.empty() ? "" : ", ", kind,
+                        ranges_text(removed[kind].get<std::vector<int>>()));
   }
   if (removed["final"].get<bool>()) text += text.empty() ? "the last one" : ", and the last one";
   return "Norms folded into the weights: " + text + ".";

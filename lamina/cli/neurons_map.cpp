@@ -130,6 +130,7 @@ int run_neurons_map(int argc, char** argv) {
   const Watch watch = terminal.watch();
   use_threads(thread_count(threads));
   const Opened opened = open(model);
+  check_speaks(opened.blueprint, shown(model));
   const Blueprint& blueprint = opened.blueprint;
   const neurons::Source source{opened.checkpoint, blueprint};
   neurons::MapOptions options{.rows = rows_from(rows, blueprint),

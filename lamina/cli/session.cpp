@@ -17,6 +17,7 @@ Session open_session(const std::filesystem::path& path, const SessionOptions& op
     fail("--dtype {}: float32 and float64 are possible", in_quotes(options.dtype));
   use_threads(options.threads);
   Opened opened = open(path);
+  check_speaks(opened.blueprint, path.string());
   Tokenizer tokenizer = tokenizer_of(opened.checkpoint);
   auto model = build_model(opened, {.dtype = scalar_type(*type), .keep_narrow = options.keep_narrow});
   return {std::move(opened), std::move(tokenizer), std::move(model)};

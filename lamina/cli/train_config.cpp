@@ -12,6 +12,7 @@
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/data/byte_tokenizer.h"
+#include "lamina/heal/first_numbers.h"
 
 namespace lamina::cli {
 
@@ -104,14 +105,6 @@ std::vector<Sidecar> tokenizer_files(const TrainConfig& config, const Tokenizer&
   files.push_back({"tokenizer_config.json", text(tokenizer.to_tokenizer_config())});
   files.push_back({"special_tokens_map.json", text(tokenizer.special_tokens_map())});
   return files;
-}
-
-Tensor first_numbers(const Slot& slot, const Shape& shape, const TrainConfig& config, int blocks) {
-  if (slot.axes.size() < 2)
-    return slot.name.ends_with(".weight") ? at::ones(shape, at::kFloat) : at::zeros(shape, at::kFloat);
-  const std::string own = sha256_hex(fmt::format("{} {}", config.seed, slot.name));
-  const double deviation = slot.silences ? config.deviation / std::sqrt(2.0 * blocks) : config.deviation;
-  return random_normal(shape, std::stoull(own.substr(0, 16), nullptr, 16)) * deviation;
 }
 
 }  // namespace
@@ -207,7 +200,10 @@ Made model_from(const TrainConfig& config, const fs::path& path) {
     stored.name = slot.name;
     stored.dtype = dtype_of(type);
     for (const Axis& axis : slot.axes) stored.shape.push_back(axis.size());
-    const Tensor numbers = first_numbers(slot, stored.shape, config, blueprint.blocks).to(type).contiguous();
+    const Tensor numbers =
+        first_numbers(slot, blueprint.blocks, {.seed = config.seed, .deviation = config.deviation})
+            .to(type)
+            .contiguous();
     std::vector<std::byte> bytes(numbers.nbytes());
     std::memcpy(bytes.data(), numbers.const_data_ptr(), bytes.size());
     own(stored, std::move(bytes));

@@ -27,9 +27,7 @@ struct Made {
   Opened opened;
   Tokenizer tokenizer;
 };
-// GPT-2's first numbers: normal with the deviation asked for, in what writes to the residual divided by
-// sqrt(2 blocks); norms one, biases zero. Each tensor's depend on the seed and its name alone. `path` names
-// the model.
+// With the first numbers of heal/first_numbers.h. `path` names the model.
 Made model_from(const TrainConfig& config, const std::filesystem::path& path);
 
 }  // namespace lamina::cli

@@ -51,7 +51,12 @@ struct Architecture {
   std::span<const GgufDialect> dialects;
   // Where files spell the names in more than one way: the declaration in the spelling of this file.
   Blueprint (*blueprint_of)(const Checkpoint& checkpoint) = nullptr;
+  std::string_view classifier = {};  // the same model as a token classifier: "LlamaForTokenClassification"
 };
+
+// Classes of a token classifier, as its config's id2label counts them; 0 for another kind of model. Throws
+// Error when the labels are not numbered 0, 1, ... or there are none.
+int64_t labels_in(const Json& config, std::string_view what);
 
 std::span<const Architecture> architectures();
 // Throws Error that names the architectures known here.

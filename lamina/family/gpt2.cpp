@@ -42,7 +42,8 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
   const Config config = read_config(json, what);
   const Absences absences = read_absences(json, static_cast<int>(config.blocks), what);
   const NormsRemoved removed = read_norms_removed(json, static_cast<int>(config.blocks), what);
-  if (removed.last && config.tied)
+  const Unmasked unmasked = read_unmasked(json, static_cast<int>(config.blocks), what);
+  if (removed.last && config.tied && config.labels == 0)
     fail("{}: the last norm was folded into the head, but \"tie_word_embeddings\" is true", what);
   const std::string stem(root);
   Blueprint b;
@@ -51,9 +52,11 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
   b.blocks = static_cast<int>(config.blocks);
   b.width = config.width;
   b.vocabulary = config.vocabulary;
+  b.labels = config.labels;
   b.context = config.positions;
   b.embedding = stem + "wte.weight";
-  b.head = config.tied ? b.embedding : b.own_head;
+  if (b.labels > 0) b.own_head = "classifier.weight";
+  b.head = config.tied && b.labels == 0 ? b.embedding : b.own_head;
   if (!removed.last) b.final_norm = stem + "ln_f";
   b.centred_norms = true;
   b.epsilon_key = "layer_norm_epsilon";
@@ -68,7 +71,8 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
       b.parts.push_back({.path = prefix + std::string(name),
                          .kind = kind,
                          .block = block,
-                         .present = !absences.contains({block, kind})});
+                         .present = !absences.contains({block, kind}),
+                         .causal = kind != Kind::attention || !unmasked.contains(block)});
       return static_cast<int>(b.parts.size()) - 1;
     };
     // The bias runs along the last axis: the outputs of a map, the width of a norm.
@@ -117,7 +121,11 @@ Blueprint spelled(const Json& json, std::string_view root, std::string_view what
     b.slots.push_back({.name = b.final_norm + ".weight", .axes = {residual}});
     b.slots.push_back({.name = b.final_norm + ".bias", .axes = {residual}});
   }
-  if (config.tied) {
+  if (b.labels > 0) {
+    const Axis labels{"labels", b.labels};
+    b.slots.push_back({.name = b.head, .axes = {labels, residual}});
+    b.slots.push_back({.name = "classifier.bias", .axes = {labels}});
+  } else if (config.tied) {
     b.optional_slots.push_back(b.own_head);
   } else {
     b.slots.push_back({.name = b.head, .axes = {vocabulary, residual}});
@@ -163,11 +171,18 @@ Config read_config(const Json& json, std::string_view what) {
   c.activation = activation(json_string_or(json, "activation_function", "gelu_new", what), what);
   c.scaled = json_bool_or(json, "scale_attn_weights", true, what);
   c.tied = json_bool_or(json, "tie_word_embeddings", true, what);
+  c.labels = labels_in(json, what);
   return c;
 }
 
 Architecture declaration() {
-  return {"GPT2LMHeadModel", "gpt2", blueprint, tiny, {}, blueprint_of};
+  return {.name = "GPT2LMHeadModel",
+          .model_type = "gpt2",
+          .blueprint = blueprint,
+          .tiny = tiny,
+          .dialects = {},
+          .blueprint_of = blueprint_of,
+          .classifier = "GPT2ForTokenClassification"};
 }
 
 }  // namespace lamina::gpt2

@@ -17,6 +17,7 @@ struct Config {
   Activation activation = Activation::gelu_tanh;
   bool scaled = true;  // scores are divided by sqrt(head_dim)
   bool tied = true;
+  int64_t labels = 0;  // of a token classifier; 0: a language model
   int64_t head_dim() const { return width / heads; }
 };
 

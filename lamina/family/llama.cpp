@@ -130,7 +130,8 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   const Config config = read_config(json, what);
   const Absences absences = read_absences(json, static_cast<int>(config.blocks), what);
   const NormsRemoved removed = read_norms_removed(json, static_cast<int>(config.blocks), what);
-  if (removed.last && config.tied)
+  const Unmasked unmasked = read_unmasked(json, static_cast<int>(config.blocks), what);
+  if (removed.last && config.tied && config.labels == 0)
     fail("{}: the last norm was folded into the head, but \"tie_word_embeddings\" is true", what);
   Blueprint b;
   b.family = "llama";
@@ -138,11 +139,13 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   b.blocks = static_cast<int>(config.blocks);
   b.width = config.width;
   b.vocabulary = config.vocabulary;
+  b.labels = config.labels;
   b.context = config.context;
   b.per_layer_arrays = {"layer_types"};
   b.front_counts = {"max_window_layers"};
   b.embedding = "model.embed_tokens.weight";
-  b.head = config.tied ? b.embedding : b.own_head;
+  if (b.labels > 0) b.own_head = "score.weight";
+  b.head = config.tied && b.labels == 0 ? b.embedding : b.own_head;
   if (!removed.last) b.final_norm = "model.norm";
   // Of the three, transformers gives only Llama the key.
   const std::string mlp_bias_key =
@@ -158,7 +161,8 @@ Blueprint blueprint(const Json& json, std::string_view what) {
       b.parts.push_back({.path = prefix + std::string(name),
                          .kind = kind,
                          .block = block,
-                         .present = !absences.contains({block, kind})});
+                         .present = !absences.contains({block, kind}),
+                         .causal = kind != Kind::attention || !unmasked.contains(block)});
       return static_cast<int>(b.parts.size()) - 1;
     };
     const auto weight = [&](int site, std::string_view name, std::vector<Axis> axes, bool bias,
@@ -214,7 +218,11 @@ Blueprint blueprint(const Json& json, std::string_view what) {
                                      .bias_key = mlp_bias_key};
   }
   if (!removed.last) b.slots.push_back({.name = "model.norm.weight", .axes = {residual}});
-  if (config.tied) {
+  if (b.labels > 0) {
+    const Axis labels{"labels", b.labels};
+    b.slots.push_back({.name = b.head, .axes = {labels, residual}});
+    b.slots.push_back({.name = "score.bias", .axes = {labels}});
+  } else if (config.tied) {
     b.optional_slots.push_back(b.own_head);
   } else {
     b.slots.push_back({.name = b.head, .axes = {vocabulary, residual}});
@@ -250,6 +258,7 @@ Config read_config(const Json& json, std::string_view what) {
   c.context = json_integer_or(json, "max_position_embeddings", 2048, what, kSize);
   c.norm_epsilon = positive(json, "rms_norm_eps", 1e-6, what);
   c.tied = json_bool_or(json, "tie_word_embeddings", false, what);
+  c.labels = labels_in(json, what);
   const bool bias = json_bool_or(json, "attention_bias", false, what);
   c.qkv_bias = type == "qwen2" || bias;
   c.o_bias = type == "llama" && bias;
@@ -277,13 +286,28 @@ std::vector<double> rope_divisors(const Config& config) {
 }
 
 Architecture llama_declaration() {
-  return {"LlamaForCausalLM", "llama", blueprint, tiny_llama, gguf_dialects()};
+  return {.name = "LlamaForCausalLM",
+          .model_type = "llama",
+          .blueprint = blueprint,
+          .tiny = tiny_llama,
+          .dialects = gguf_dialects(),
+          .classifier = "LlamaForTokenClassification"};
 }
 Architecture mistral_declaration() {
-  return {"MistralForCausalLM", "mistral", blueprint, tiny_mistral, {}};
+  return {.name = "MistralForCausalLM",
+          .model_type = "mistral",
+          .blueprint = blueprint,
+          .tiny = tiny_mistral,
+          .dialects = {},
+          .classifier = "MistralForTokenClassification"};
 }
 Architecture qwen2_declaration() {
-  return {"Qwen2ForCausalLM", "qwen2", blueprint, tiny_qwen2, {}};
+  return {.name = "Qwen2ForCausalLM",
+          .model_type = "qwen2",
+          .blueprint = blueprint,
+          .tiny = tiny_qwen2,
+          .dialects = {},
+          .classifier = "Qwen2ForTokenClassification"};
 }
 
 }  // namespace lamina::llama

@@ -28,6 +28,7 @@ struct Config {
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
   bool tied = false;
+  int64_t labels = 0;  // of a token classifier; 0: a language model
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
   std::vector<int64_t> windows;  // one a block; 0: full attention
 };

@@ -45,7 +45,7 @@ class Pieces : public Batches {
         if (t > 0) want[i * length + t - 1] = to[i * length + t];
       }
     }
-    return {.inputs = {.ids = ids}, .targets = targets};
+    return {.inputs = {.ids = ids}, .targets = targets, .first = first};
   }
   int64_t samples_per_epoch() const override { return pieces_; }
   std::string digest() const override {

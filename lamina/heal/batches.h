@@ -16,6 +16,7 @@ inline constexpr int64_t kNotLearnt = -100;  // a target of this value is passed
 struct Batch {
   Inputs inputs;           // ids [batch, tokens]
   Tensor targets;          // [batch, tokens] int64: what each position is to say, or kNotLearnt
+  int64_t first = 0;       // the run's position of its first sample
   int64_t learnt() const;  // targets that count
 };
 

@@ -93,13 +93,22 @@ Stream walk(const Pass& pass, const Seen& seen) {
 
 class CrossEntropy : public Objective {
  public:
+  explicit CrossEntropy(double dropout) : dropout_(dropout) {
+    if (dropout < 0 || dropout >= 1) fail("a dropout is from 0 up to but not 1, not {}", dropout);
+  }
   Losses operator()(const Pass& pass) const override {
     const Stream end = lamina::walk(pass);
-    const HeadLoss loss = head_loss(pass.model.read_out(end, pass.tap), pass.model.head(), pass.batch.targets,
-                                    {.weight = pass.weight});
+    Tensor read = pass.model.read_out(end, pass.tap);
+    if (dropout_ > 0 && c10::GradMode::is_enabled()) read = at::dropout(read, dropout_, /*train=*/true);
+    const HeadLoss loss = head_loss(read, pass.model.head(), pass.batch.targets, {.weight = pass.weight});
     return {.sum = loss.sum, .cross_entropy = loss.cross_entropy};
   }
-  std::string digest() const override { return "cross-entropy"; }
+  std::string digest() const override {
+    return dropout_ > 0 ? fmt::format("cross-entropy, dropout {}", dropout_) : "cross-entropy";
+  }
+
+ private:
+  double dropout_;
 };
 
 class Distillation : public Objective {
@@ -179,8 +188,8 @@ class Distillation : public Objective {
 
 }  // namespace
 
-std::unique_ptr<Objective> cross_entropy() {
-  return std::make_unique<CrossEntropy>();
+std::unique_ptr<Objective> cross_entropy(double dropout) {
+  return std::make_unique<CrossEntropy>(dropout);
 }
 
 std::unique_ptr<Objective> distillation(std::shared_ptr<const Model> teacher, DistillOptions options) {

@@ -40,7 +40,9 @@ class Objective {
 
 // Cross-entropy with the targets. The head's product, softmax and gradient are made tile by tile: no tensor
 // of tokens x vocabulary is ever held.
-std::unique_ptr<Objective> cross_entropy();
+// While gradients are recorded, a share `dropout` of what the head reads is zeroed by torch's generator, and
+// the rest grown to match; a hook that seeds it at begin_pass makes that a function of the position.
+std::unique_ptr<Objective> cross_entropy(double dropout = 0);
 
 struct DistillOptions {
   double temperature = 1;

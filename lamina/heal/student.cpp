@@ -101,6 +101,7 @@ Student::Student(Opened opened, Options options) : opened_(std::move(opened)), o
   std::vector<std::string> names;
   for (const Slot& slot : blueprint.slots) names.push_back(slot.name);
   check_globs(options_.frozen, names, "tensor");
+  check_globs(options_.whole, names, "tensor");
 
   Weights::Options weights{.dtype = options_.dtype};
   if (options_.lora) {
@@ -112,22 +113,27 @@ Student::Student(Opened opened, Options options) : opened_(std::move(opened)), o
     for (const Map& map : maps) {
       const bool wanted = options_.lora->targets.empty() ? blueprint.slot(map.path + ".weight")->part >= 0
                                                          : matches(options_.lora->targets, map.path);
-      if (!wanted || matches(options_.frozen, map.path + ".weight")) continue;
+      if (!wanted || matches(options_.frozen, map.path + ".weight") ||
+          matches(options_.whole, map.path + ".weight"))
+        continue;
       const int64_t rank = options_.lora->rank;
       LowRank adapter{
           .down = first_down(map, rank, options_).set_requires_grad(true),
           .up = at::zeros({map.out, rank}, at::TensorOptions(options_.dtype).device(options_.device))
                     .set_requires_grad(true),
-          .scale = options_.lora->alpha / static_cast<double>(rank)};
+          .scale = options_.lora->alpha / static_cast<double>(rank),
+          .dropout = options_.lora->dropout};
       parameters_.push_back({.name = map.path + ".lora_A.weight", .value = adapter.down});
       parameters_.push_back({.name = map.path + ".lora_B.weight", .value = adapter.up});
       adapters_.push_back({.path = map.path, .in_out = map.in_out, .low_rank = adapter});
       weights.low_rank.emplace(map.path, adapter);
     }
     if (adapters_.empty()) fail("no linear map is left to put an adapter on");
+    if (options_.lora->dropout < 0 || options_.lora->dropout >= 1)
+      fail("the dropout of adapters is from 0 up to but not 1, not {}", options_.lora->dropout);
   }
   for (const std::string& name : names) {
-    const bool learns = !options_.lora && !matches(options_.frozen, name);
+    const bool learns = (!options_.lora || matches(options_.whole, name)) && !matches(options_.frozen, name);
     // On the CPU what is frozen stays where it is mapped.
     if (!learns && options_.device.is_cpu()) continue;
     const Stored* stored = checkpoint.find(name);
@@ -154,15 +160,14 @@ Opened Student::now(std::optional<DType> dtype) const {
   const auto slot = [&](std::string_view name) -> Stored& {
     return *std::ranges::find(checkpoint.tensors, name, &Stored::name);
   };
-  if (options_.lora) {
-    for (const Adapter& adapter : adapters_) {
-      Stored& stored = slot(adapter.path + ".weight");
-      const Tensor product = at::mm(adapter.low_rank.up, adapter.low_rank.down) * adapter.low_rank.scale;
-      const Tensor frozen = load(stored, options_.dtype).to(options_.device);
-      put(stored, frozen + (adapter.in_out ? product.t() : product), dtype);
-    }
-  } else {
-    for (const Parameter& parameter : parameters_) put(slot(parameter.name), parameter.value, dtype);
+  for (const Adapter& adapter : adapters_) {
+    Stored& stored = slot(adapter.path + ".weight");
+    const Tensor product = at::mm(adapter.low_rank.up, adapter.low_rank.down) * adapter.low_rank.scale;
+    const Tensor frozen = load(stored, options_.dtype).to(options_.device);
+    put(stored, frozen + (adapter.in_out ? product.t() : product), dtype);
+  }
+  for (const Parameter& parameter : parameters_) {
+    if (opened_.blueprint.slot(parameter.name)) put(slot(parameter.name), parameter.value, dtype);
   }
   // A head stored beside the embedding it is tied to stays equal to it.
   for (const std::string& name : opened_.blueprint.optional_slots) {

@@ -20,6 +20,7 @@ struct LoraOptions {
   // Globs over paths of linear maps ("*.q_proj", "model.layers.1?.mlp.*"); empty: every linear map of every
   // part.
   std::vector<std::string> targets = {};
+  double dropout = 0;  // of what each adapter reads, in training passes
 };
 
 struct Parameter {
@@ -34,8 +35,10 @@ class Student {
     at::ScalarType dtype = at::kFloat;
     std::optional<LoraOptions> lora = {};  // else every weight is trained
     std::vector<std::string> frozen = {};  // globs over tensor names that stay as they are
-    bool decay_all = true;                 // false: weight decay leaves vectors (norms, biases) alone
-    uint64_t seed = 0;                     // of the adapters' first numbers
+    // Globs over tensors that are trained themselves beside the adapters (peft's modules_to_save).
+    std::vector<std::string> whole = {};
+    bool decay_all = true;  // false: weight decay leaves vectors (norms, biases) alone
+    uint64_t seed = 0;      // of the adapters' first numbers
     at::Device device = at::kCPU;
   };
   Student(Opened opened, Options options);

@@ -78,7 +78,9 @@ std::string trained_of(const std::vector<Parameter>& parameters, const Student::
   const std::string what = options.lora ? fmt::format("adapters of rank {}, alpha {}, seed {}",
                                                       options.lora->rank, options.lora->alpha, options.seed)
                                         : "weights";
-  return fmt::format("{} as {}, {}", what, at::toString(options.dtype), hash.hex().substr(0, 12));
+  const std::string dropout =
+      options.lora && options.lora->dropout > 0 ? fmt::format(", dropout {}", options.lora->dropout) : "";
+  return fmt::format("{}{} as {}, {}", what, dropout, at::toString(options.dtype), hash.hex().substr(0, 12));
 }
 
 // What makes two runs the same run. How often one looks at it, where it ends and on how many ranks it runs

@@ -15,6 +15,37 @@ Tensor Model::run(const Inputs& inputs) const {
   return run(inputs, none);
 }
 
+Unmasking::Unmasking(const Blueprint& blueprint, const Plan& plan) : unmasked_(blueprint.parts.size()) {
+  check_plan(plan, blueprint);
+  for (const Edit& edit : plan.edits) {
+    if (const auto* unmask = std::get_if<Unmask>(&edit))
+      unmasked_[static_cast<size_t>(blueprint.site(unmask->site).index)] = true;
+  }
+}
+
+bool looks_left(bool causal, const Tap& tap, Site site, const Cache::Entry* cached) {
+  const bool left = causal && !tap.unmasks(site);
+  if (!left && cached)
+    fail(
+        "block {} looks right, so that what it kept of earlier tokens is wrong once another comes; run the "
+        "whole text without a cache",
+        site.index / 2);
+  return left;
+}
+
+void check_speaks(const Blueprint& blueprint, std::string_view what) {
+  if (blueprint.labels > 0)
+    fail("{}: is a token classifier with {} classes and says no next tokens; lamina tag runs it", what,
+         blueprint.labels);
+  for (const Part& part : blueprint.parts) {
+    if (part.present && !part.causal)
+      fail(
+          "{}: block {} looks right (lamina_unmasked), so that it reads the very tokens that it would have "
+          "to guess; it cannot generate, nor be measured as a language model",
+          what, part.block);
+  }
+}
+
 const Stored& Weights::at(const std::string& name) const {
   const Stored* stored = checkpoint_.find(name);
   if (!stored) fail("{}: {} is missing", checkpoint_.path.string(), name);

@@ -69,6 +69,8 @@ class Tap {
   // Parts with attention whose heads this pass sees.
   virtual bool reads_heads(Site) const { return false; }
   virtual void saw_heads(Site, const Heads&) {}
+  // Attentions that look right in this pass, beside those that the model has.
+  virtual bool unmasks(Site) const { return false; }
   // Called before the last norm and after it: "before_norm", "after_norm".
   virtual void saw_end(const Tensor& /*residual*/, const Tensor& /*normed*/) {}
 };
@@ -86,6 +88,17 @@ class Skip : public Tap {
 
  private:
   std::vector<bool> skipped_;
+};
+
+// Unmasks attentions: the preview of a plan's Unmask edits.
+class Unmasking : public Tap {
+ public:
+  // Throws Error when the plan does not fit the model.
+  Unmasking(const Blueprint& blueprint, const Plan& plan);
+  bool unmasks(Site site) const override { return unmasked_[static_cast<size_t>(site.index)]; }
+
+ private:
+  std::vector<bool> unmasked_;
 };
 
 class Model {
@@ -114,6 +127,14 @@ class Model {
   Blueprint blueprint_;
   at::ScalarType dtype_;
 };
+
+// Whether an attention masks what stands to the right in this pass. Throws Error where it does not and a
+// cache is asked for: keys and values would change with every token that comes.
+bool looks_left(bool causal, const Tap& tap, Site site, const Cache::Entry* cached);
+
+// Throws Error unless the model says next tokens from those before: a token classifier does not, nor does a
+// model with a block that looks right.
+void check_speaks(const Blueprint& blueprint, std::string_view what);
 
 // A norm as a part asks for it: through the pass's tap where that wants it. An absent one is the identity.
 class NormTaps {

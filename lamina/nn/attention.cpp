@@ -24,16 +24,19 @@ Tensor rotate(const Tensor& x, const Rotary& rotary) {
 
 namespace {
 
-// [batch or 1, 1, queries, keys], true where the query may look; nothing where plain causality says it all.
+// [batch or 1, 1, queries, keys], true where the query may look; nothing where plain causality, or none, says
+// it all.
 std::optional<Tensor> sight(const Tensor& q, const Tensor& k, const AttendOptions& options) {
   const int64_t queries = q.size(2), keys = k.size(2);
   const bool narrow = options.window > 0 && options.window < keys;
-  if (!narrow && !options.padding && (queries == keys || queries == 1)) return std::nullopt;
+  if (!narrow && !options.padding && (!options.causal || queries == keys || queries == 1))
+    return std::nullopt;
   const auto longs = at::TensorOptions(at::kLong).device(q.device());
   const Tensor query = at::arange(keys - queries, keys, longs).unsqueeze(1),
                key = at::arange(keys, longs).unsqueeze(0);
-  Tensor seen = key <= query;
+  Tensor seen = options.causal ? key <= query : at::ones({queries, keys}, longs.dtype(at::kBool));
   if (narrow) seen = seen & (key > query - options.window);
+  if (narrow && !options.causal) seen = seen & (key < query + options.window);
   seen = seen.unsqueeze(0).unsqueeze(0);
   // A padded query has nothing to look at; it looks at itself, so that its row stays finite.
   if (options.padding) seen = (seen & options.padding->unsqueeze(1).unsqueeze(1)) | (key == query);
@@ -44,7 +47,7 @@ std::optional<Tensor> sight(const Tensor& q, const Tensor& k, const AttendOption
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) {
   const auto mask = sight(q, k, options);
-  const bool causal = !mask && q.size(2) > 1;
+  const bool causal = options.causal && !mask && q.size(2) > 1;
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, std::nullopt,
                                           /*enable_gqa=*/q.size(1) != k.size(1));
 }
@@ -54,10 +57,11 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, const AttendOptions& 
   const Tensor wide = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
   const Tensor scores = at::matmul(q, wide.transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(3)));
   auto seen = sight(q, k, options);
-  if (!seen) {
+  if (!seen && options.causal) {
     const auto longs = at::TensorOptions(at::kLong).device(q.device());
     seen = at::arange(keys, longs) <= at::arange(keys - queries, keys, longs).unsqueeze(1);
   }
+  if (!seen) return scores.softmax(-1);
   return scores.masked_fill(seen->logical_not(), -std::numeric_limits<double>::infinity()).softmax(-1);
 }
 

@@ -18,12 +18,13 @@ struct Rotary {
 };
 Tensor rotate(const Tensor& x, const Rotary& rotary);  // [batch, heads, tokens, head_dim]
 
-// softmax(q k^T / sqrt(head_dim)) v, causal: query t of the last q.size(2) positions sees keys up to its own
-// position, and with window > 0 only the last `window` of them. `padding` [batch, keys] is true where a key
-// may be seen.
+// softmax(q k^T / sqrt(head_dim)) v. Causal: query t of the last q.size(2) positions sees keys up to its own
+// position; else all keys. With window > 0 it sees only those less than `window` positions away. `padding`
+// [batch, keys] is true where a key may be seen.
 struct AttendOptions {
   int64_t window = 0;
-  std::optional<Tensor> padding;
+  bool causal = true;
+  std::optional<Tensor> padding = {};
 };
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options);
 // The softmax alone: where each query looked, [batch, heads, queries, keys].

@@ -2,6 +2,7 @@
 
 #include "lamina/nn/impl/gemv_lanes.h"
 #include "lamina/nn/training.h"
+#include "lamina/tensor/autograd.h"
 
 namespace lamina {
 
@@ -53,6 +54,11 @@ std::optional<Tensor> one_row(const Tensor& x, const Tensor& weight) {
 }  // namespace
 
 Tensor Linear::operator()(const Tensor& x) const {
+  if (low_rank && low_rank->dropout > 0 && c10::GradMode::is_enabled()) {
+    const Tensor frozen = Linear{.weight = weight, .bias = bias, .in_out = in_out}(x);
+    const Tensor heard = at::dropout(x, low_rank->dropout, /*train=*/true);
+    return frozen + at::linear(at::linear(heard, low_rank->down), low_rank->up) * low_rank->scale;
+  }
   if (training::applies({x, weight, bias, low_rank ? low_rank->down : Tensor()}))
     return training::linear(x, *this);
   if (low_rank) {

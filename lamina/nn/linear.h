@@ -9,10 +9,13 @@
 namespace lamina {
 
 // What is learnt beside a frozen matrix (Hu et al., 2021): scale * (x down^T) up^T is added to the product.
+// While gradients are recorded, a share `dropout` of the x that it reads is zeroed by torch's generator, and
+// the rest grown to match.
 struct LowRank {
   Tensor down;  // [rank, in]
   Tensor up;    // [out, rank]
   double scale = 1;
+  double dropout = 0;
 };
 
 struct Linear {

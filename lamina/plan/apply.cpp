@@ -61,6 +61,7 @@ struct Effect {
   Checkpoint& checkpoint;
   Absences& absences;
   NormsRemoved& removed;
+  Unmasked& unmasked;
   std::vector<Clamp>& held;                 // those that the config carries
   const std::vector<Clamp>& beyond;         // those of the plan that it will
   std::map<std::string, Numbers>& numbers;  // of the tensors that change, until they are put back
@@ -78,7 +79,8 @@ struct Effect {
     });
     const std::pair part(blueprint.part(site).block, blueprint.part(site).kind);
     absences.insert(part);
-    removed.parts.erase(part);  // a part that is gone has no norm to speak of
+    removed.parts.erase(part);  // a part that is gone has no norm to speak of, and no mask
+    if (part.second == Kind::attention) unmasked.erase(part.first);
     let_go(cut.site);
   }
 
@@ -104,6 +106,10 @@ struct Effect {
   }
 
   void operator()(const FreezeNorm&) {}  // folded when all else is done
+
+  void operator()(const Unmask& unmask) {
+    unmasked.insert(blueprint.part(blueprint.site(unmask.site)).block);
+  }
 
   void operator()(const Clamp& clamp) {
     if (std::ranges::find(beyond, clamp) != beyond.end()) {
@@ -163,20 +169,23 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
   const std::vector<Clamp> held_before = clamps_of(checkpoint.config, blueprint, what);
   const std::vector<Clamp> beyond = beyond_weights(plan, blueprint, held_before);
   const NormsRemoved removed_before = read_norms_removed(checkpoint.config, blueprint.blocks, what);
+  const Unmasked unmasked_before = read_unmasked(checkpoint.config, blueprint.blocks, what);
   Absences absences = before;
   NormsRemoved removed = removed_before;
+  Unmasked unmasked = unmasked_before;
   std::vector<Clamp> held = held_before;
   std::map<std::string, Numbers> numbers;
   for (int now = 0; now <= kLastTurn; ++now) {
     for (const Edit& edit : plan.edits) {
       if (turn(edit) == now)
-        std::visit(Effect{blueprint, result, absences, removed, held, beyond, numbers}, edit);
+        std::visit(Effect{blueprint, result, absences, removed, unmasked, held, beyond, numbers}, edit);
     }
   }
   for (auto& [name, values] : numbers) std::move(values).put(stored_of(result, name));
   if (absences != before) write_absences(result.config, absences);
   if (held != held_before) write_clamps(result.config, held);
   if (removed != removed_before) write_norms_removed(result.config, removed);
+  if (unmasked != unmasked_before) write_unmasked(result.config, unmasked);
   result = folded(std::move(result), blueprint, frozen_by(plan));
   if (result.config != checkpoint.config) name_for_loaders(result.config, blueprint);
   return result;

@@ -33,13 +33,6 @@ bool is_beyond(const Clamp& clamp, const Blueprint& blueprint, const std::vector
 
 }  // namespace
 
-void check_keys(const Json& json, std::initializer_list<std::string_view> known, std::string_view what) {
-  for (const auto& [key, value] : json.items()) {
-    if (std::ranges::find(known, key) == known.end())
-      fail("{}: the key {} is not known", what, in_quotes(key));
-  }
-}
-
 Json clamp_to_json(const Clamp& clamp) {
   return {{"site", clamp.site},
           {"neuron", clamp.neuron},
@@ -131,8 +124,9 @@ void write_clamps(Json& config, const std::vector<Clamp>& clamps) {
 }
 
 void name_for_loaders(Json& config, const Blueprint& blueprint) {
-  const bool ours =
-      json_has(config, kKey) || read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{};
+  const bool ours = json_has(config, kKey) ||
+                    read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{} ||
+                    !read_unmasked(config, blueprint.blocks, "config.json").empty();
   const std::string type = json_string_or(config, "model_type", blueprint.family, "config.json");
   if (!ours && stock_name(type) == type) return;
   const auto renamed = [&](std::string_view prefix, const std::string& name) {

@@ -68,6 +68,10 @@ Json to_json(const FreezeNorm& freeze) {
           {"scale", freeze.scale}};
 }
 
+Json to_json(const Unmask& unmask) {
+  return {{"edit", "unmask"}, {"site", unmask.site}};
+}
+
 FreezeNorm freeze_from_json(const Json& json, std::string_view what) {
   FreezeNorm freeze{.site = json_string(json, "site", what)};
   const std::string reader = json_string(json, "reader", what);
@@ -172,8 +176,12 @@ Plan plan_from_json(const Json& document, std::string_view what) {
     } else if (kind == "freeze_norm") {
       check_keys(json, {"edit", "site", "reader", "scale"}, here);
       plan.edits.emplace_back(freeze_from_json(json, here));
+    } else if (kind == "unmask") {
+      check_keys(json, {"edit", "site"}, here);
+      plan.edits.emplace_back(Unmask{json_string(json, "site", here)});
     } else {
-      fail("{}: {} is no edit; cut, silence, clamp, replace and freeze_norm are", here, in_quotes(kind));
+      fail("{}: {} is no edit; cut, silence, clamp, replace, freeze_norm and unmask are", here,
+           in_quotes(kind));
     }
   }
   for (const auto& [key, value] : document.items()) {
@@ -253,6 +261,13 @@ std::string place_of(const FreezeNorm& freeze, const Blueprint& blueprint) {
     fail("the plan freezes the norm of {} at {}, which is no positive number", freeze.site, freeze.scale);
   return fmt::format("freezes the norm of {} as read by {} twice", freeze.site, reader_name(freeze.reader));
 }
+std::string place_of(const Unmask& unmask, const Blueprint& blueprint) {
+  const Part& part = blueprint.part(blueprint.site(unmask.site));
+  if (part.kind != Kind::attention)
+    fail("the plan unmasks {}, which is no attention and has no mask", unmask.site);
+  if (!part.causal) fail("the plan unmasks {}, which looks at every token already", unmask.site);
+  return fmt::format("unmasks {} twice", unmask.site);
+}
 std::string place_of(const Replace& replace, const Blueprint& blueprint) {
   const Neurons& neurons = neurons_of(replace.site, replace.neuron, blueprint, "the plan");
   if (replace.vector == NeuronVector::gate && neurons.gate.empty())
@@ -288,7 +303,9 @@ void check_plan(const Plan& plan, const Blueprint& blueprint) {
     if (!removes(edit)) edited.insert(part.path);
     if (removed.contains(part.path) && edited.contains(part.path))
       fail("the plan takes {} out and edits its {} as well; leave one of the two out", path,
-           freeze || freezes(plan, path) ? "norm" : "neurons");
+           freeze || freezes(plan, path)                                  ? "norm"
+           : blueprint.part(blueprint.site(path)).kind == Kind::attention ? "mask"
+                                                                          : "neurons");
     if (!removes(edit) && !places.insert(place).second) fail("the plan {}; leave one of them out", place);
   }
   if (!removed.empty() && removed.size() == blueprint.present().size())

@@ -68,7 +68,14 @@ struct FreezeNorm {
   bool operator==(const FreezeNorm&) const = default;
 };
 
-using Edit = std::variant<Cut, Silence, Clamp, Replace, FreezeNorm>;
+// An attention looks at every token that is no padding, and no longer to its left alone (arXiv 2401.14556).
+// No weight changes; the config names the block (`lamina_unmasked`).
+struct Unmask {
+  std::string site;  // "model.layers.16.self_attn"
+  bool operator==(const Unmask&) const = default;
+};
+
+using Edit = std::variant<Cut, Silence, Clamp, Replace, FreezeNorm, Unmask>;
 
 struct Plan {
   std::vector<Edit> edits;
@@ -89,6 +96,9 @@ Plan plan_from_list(std::string_view list, const Blueprint& blueprint);
 // the same thing is edited twice.
 void check_plan(const Plan& plan, const Blueprint& blueprint);
 
+// Gives a config that carries clamps, or speaks of norms or masks that are gone, names that stock loaders
+// refuse: they would run another function. Another gets the stock ones.
+void name_for_loaders(Json& config, const Blueprint& blueprint);
 // Clamps that apply cannot write into the weights: "max" and "if-active" always, "set" and "add" where the
 // architecture's feed-forward cannot have biases, and what acts on a value that a clamp of `held` (those that
 // the config carries already) has changed before. They go into the config (`lamina_clamps`), model type and

@@ -46,6 +46,12 @@ Checkpoint renumbered(Checkpoint checkpoint, const Blueprint& before) {
     if (number.contains(block)) left.parts.emplace(number.at(block), kind);
   }
   if (left != removed) write_norms_removed(config, left);
+  const Unmasked unmasked = read_unmasked(config, before.blocks, checkpoint.what());
+  Unmasked looks_right;
+  for (int block : unmasked) {
+    if (number.contains(block)) looks_right.insert(number.at(block));
+  }
+  if (looks_right != unmasked) write_unmasked(config, looks_right);
   config[before.depth_key] = number.size();
   for (const std::string& key : before.per_layer_arrays) {
     if (!json_has(config, key)) continue;

@@ -16,14 +16,6 @@ namespace lamina::denorm {
 std::vector<double> sample_losses(const Model& model, const Batches& data, int64_t samples, int64_t batch,
                                   Tap& tap, const Watch& watch = {});
 
-struct Interval {
-  double mean = 0, low = 0, high = 0;  // 95 %, Student's t; NaN with fewer than two samples
-  int64_t samples = 0;
-};
-Interval mean_of(std::span<const double> values);
-// Of a - b, sample by sample.
-Interval difference(std::span<const double> a, std::span<const double> b);
-
 struct Spike {
   int64_t step = 0;
   double loss = 0;        // the highest training loss of one step

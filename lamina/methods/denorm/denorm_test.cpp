@@ -444,20 +444,6 @@ TEST_P(OnEvery, CheckpointedPassesGiveTheSameStep) {
 
 // ---- arms side by side
 
-TEST(Compare, PairedDifferences) {
-  const std::vector<double> a = {1, 2, 4}, b = {0.5, 1, 2.5};
-  const Interval apart = difference(a, b);
-  EXPECT_DOUBLE_EQ(apart.mean, 1);
-  // sd 0.5, t(2) = 4.3027
-  EXPECT_NEAR(apart.high - apart.mean, 4.3027 * 0.5 / std::sqrt(3.0), 1e-6);
-  EXPECT_NEAR(apart.mean - apart.low, 4.3027 * 0.5 / std::sqrt(3.0), 1e-6);
-  EXPECT_TRUE(std::isnan(mean_of(std::vector<double>{1}).low));
-  EXPECT_THROW(difference(a, std::vector<double>{1}), Error);
-  // t(9) = 2.2622
-  const std::vector<double> ten = {0, 0, 0, 0, 0, 1, 1, 1, 1, 1};
-  EXPECT_NEAR(mean_of(ten).high - 0.5, 2.2622 * std::sqrt(0.25 * 10 / 9 / 10), 1e-4);
-}
-
 TEST(Compare, Spikes) {
   const auto curve = [](const std::vector<double>& losses) {
     std::vector<StepRecord> records;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "lamina/eval/t_test.h"
 #include "lamina/heal/train.h"
 #include "lamina/methods/unmask/tagger.h"
 #include "lamina/plan/mask.h"
@@ -42,11 +43,11 @@ struct RunOptions {
 
 // Sentences with tags in IOB2, and their classes.
 struct TagData {
-  std::vector<label::Sentence> train, dev, test;  // dev and test may be empty
-  std::vector<std::string> labels;                // "O" first, then B-, I- of each type in order
+  std::vector<label::Sentence> train = {}, dev = {}, test = {};  // dev and test may be empty
+  std::vector<std::string> labels = {};  // "O" first, then B-, I- of each type in order
 };
-// Throws Error when a tag of `dev` or `test` is of a type that `train` lacks? No: such entities count as
-// missed; `notes` says so.
+// Entities of a type that `train` lacks can only be missed; `notes` says so. Throws Error when `train` has no
+// entity.
 TagData tag_data(label::Document train, label::Document dev, label::Document test,
                  std::vector<std::string>& notes);
 
@@ -78,21 +79,6 @@ struct RunOutcome {
 RunOutcome run(const Opened& base, const Tokenizer& tokenizer, const TagData& data, const RunOptions& options,
                Group& group, const Watch& watch = {},
                const std::function<void(const StepRecord&)>& on_step = {});
-
-// Means over runs with Student's t 95 % interval.
-struct Mean {
-  double mean = 0, deviation = 0, low = 0, high = 0;
-  int64_t count = 0;
-};
-Mean mean_of_runs(const std::vector<double>& values);
-// By how much the best of `arms` equal arms is expected to lie above their mean, in deviations of one arm
-// (0.56 for 2, 1.77 for 16): the reason why the best of many plans is not to be believed by its own score.
-double expected_maximum(int64_t arms);
-// Two-sided p of the paired t test of a - b.
-struct Paired {
-  double difference = 0, low = 0, high = 0, p = 1;
-};
-Paired paired(const std::vector<double>& a, const std::vector<double>& b);
 
 // How far each block looks: mean distance |query - key| under its attention, and the share of it that lies to
 // the right, over the windows given.

@@ -75,6 +75,10 @@ class Tagger {
   MaskTest tested_;
 };
 
+// Throws Error when windows, with their copies, are longer than the model's context.
+void check_fits(const Feeding& feeding, const Blueprint& blueprint);
+int32_t pad_of(const Tokenizer& tokenizer);  // what stands where nothing is read
+
 // The same with a model that is at hand, during training: no self-test.
 std::vector<Tagger::Tagged> tag_with(const Model& model, std::span<const Window> windows,
                                      std::span<const label::Sentence> sentences,

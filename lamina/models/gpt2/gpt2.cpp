@@ -16,6 +16,7 @@ struct Attention {
   Linear qkv, o;
   int64_t head_dim = 0;
   double sharpness = 1;  // of the scores, beside 1 / sqrt(head_dim)
+  bool causal = true;
 
   // q, k and v, [batch, tokens, width] each.
   std::vector<Tensor> read(const Tensor& x, const NormTaps& norms) const {
@@ -38,7 +39,7 @@ struct Attention {
       }
       *cached = {keys, values};
     }
-    const AttendOptions options{.window = 0, .padding = stream.padding};
+    const AttendOptions options{.causal = looks_left(causal, tap, site, cached), .padding = stream.padding};
     const Tensor mixed = attend(queries, keys, values, options);
     if (tap.reads_heads(site)) tap.saw_heads(site, {queries, keys, mixed, options, o});
     return o(from_heads(mixed));
@@ -100,7 +101,8 @@ class Gpt2 : public Model {
                       .qkv = weights.linear_in_out(path + "attn.c_attn"),
                       .o = weights.linear_in_out(path + "attn.c_proj"),
                       .head_dim = config.head_dim(),
-                      .sharpness = config.scaled ? 1 : std::sqrt(static_cast<double>(config.head_dim()))};
+                      .sharpness = config.scaled ? 1 : std::sqrt(static_cast<double>(config.head_dim())),
+                      .causal = attention.causal};
       }
       const Part& mlp = blueprint.parts[static_cast<size_t>(2 * b + 1)];
       if (mlp.present) {
@@ -113,7 +115,7 @@ class Gpt2 : public Model {
     // The stack is "transformer.h" or "h"; the positions stand beside it.
     positions_ = weights.matrix(blueprint.stack.substr(0, blueprint.stack.size() - 1) + "wpe.weight");
     if (!blueprint.final_norm.empty()) norm_ = norm(blueprint.final_norm);
-    head_ = config.tied ? Linear{.weight = embedding_} : weights.linear("lm_head");
+    head_ = blueprint.tied() ? Linear{.weight = embedding_} : weights.linear(blueprint.head_path());
   }
 
   Stream begin(const Inputs& inputs) const override {

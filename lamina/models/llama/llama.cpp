@@ -17,6 +17,7 @@ struct Attention {
   Linear q, k, v, o;
   int64_t head_dim = 0;
   int64_t window = 0;
+  bool causal = true;
 
   Tensor operator()(const Stream& stream, Cache::Entry* cached, Tap& tap, Site site) const {
     const NormTaps norms(norm, tap, site);
@@ -31,7 +32,8 @@ struct Attention {
       }
       *cached = {keys, values};
     }
-    const AttendOptions options{.window = window, .padding = stream.padding};
+    const AttendOptions options{
+        .window = window, .causal = looks_left(causal, tap, site, cached), .padding = stream.padding};
     const Tensor mixed = attend(queries, keys, values, options);
     if (tap.reads_heads(site)) tap.saw_heads(site, {queries, keys, mixed, options, o});
     return o(from_heads(mixed));
@@ -88,7 +90,8 @@ class Llama : public Model {
                                     .v = weights.linear(path + "self_attn.v_proj"),
                                     .o = weights.linear(path + "self_attn.o_proj"),
                                     .head_dim = config.head_dim,
-                                    .window = config.windows[static_cast<size_t>(b)]};
+                                    .window = config.windows[static_cast<size_t>(b)],
+                                    .causal = attention.causal};
       }
       const Part& mlp = blueprint.parts[static_cast<size_t>(2 * b + 1)];
       if (mlp.present) {
@@ -99,7 +102,7 @@ class Llama : public Model {
       }
     }
     if (!blueprint.final_norm.empty()) norm_ = norm(blueprint.final_norm);
-    head_ = config.tied ? Linear{.weight = embedding_} : weights.linear("lm_head");
+    head_ = blueprint.tied() ? Linear{.weight = embedding_} : weights.linear(blueprint.head_path());
   }
 
   Stream begin(const Inputs& inputs) const override {

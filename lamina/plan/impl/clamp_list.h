@@ -2,16 +2,12 @@
 // a config that only lamina's own runtime may open.
 #pragma once
 
-#include <initializer_list>
 #include <string_view>
 #include <vector>
 
 #include "lamina/plan/plan.h"
 
 namespace lamina {
-
-// Throws Error when an object has another key than these.
-void check_keys(const Json& json, std::initializer_list<std::string_view> known, std::string_view what);
 
 Json clamp_to_json(const Clamp& clamp);  // {"site", "neuron", "place", "mode", "value"}
 Clamp clamp_from_json(const Json& json, std::string_view what);
@@ -24,8 +20,5 @@ void check_clamp(const Clamp& clamp, const Blueprint& blueprint, std::string_vie
 
 // Puts the clamps into a config; none: takes them out.
 void write_clamps(Json& config, const std::vector<Clamp>& clamps);
-// Gives a config that carries clamps, or speaks of norms that are gone, names that stock loaders refuse;
-// another the stock ones.
-void name_for_loaders(Json& config, const Blueprint& blueprint);
 
 }  // namespace lamina
