@@ -8,6 +8,7 @@
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/export/export.h"
+#include "lamina/plan/mask.h"
 
 namespace lamina::cli {
 
@@ -93,6 +94,15 @@ Json to_json(const Opened& opened) {
     for (const auto& [block, kind] : removed.parts)
       json["norms_removed"][std::string(kind_name(kind))].push_back(block);
   }
+  if (b.labels > 0) {
+    json["labels"] = Json::array();
+    for (int64_t i = 0; i < b.labels; ++i)
+      json["labels"].push_back(opened.checkpoint.config.at("id2label").at(std::to_string(i)));
+  }
+  if (!b.causal()) {
+    const MaskPlan mask = mask_plan_of(b);
+    json["mask"] = {{"plan", mask.name}, {"blocks", mask.blocks}};
+  }
   if (json_has(opened.checkpoint.config, "auto_map"))
     json["ignored"] = "auto_map: the model's own code is never run; the architecture's name decides";
   json["exports"] = exports_of(opened);
@@ -160,6 +170,12 @@ std::string to_text(const Json& json) {
       i = next;
     }
   }
+  if (json.contains("labels"))
+    text += fmt::format("\nA token classifier with {} classes: {}.\n", json["labels"].size(),
+                        fmt::join(json["labels"].get<std::vector<std::string>>(), " "));
+  if (json.contains("mask"))
+    text += fmt::format("\nMask plan {}: blocks {} look right.\n", json["mask"]["plan"].get<std::string>(),
+                        ranges_text(json["mask"]["blocks"].get<std::vector<int>>()));
   if (json.contains("norms_removed")) text += "\n" + text_of_norms(json["norms_removed"]) + "\n";
   if (json.contains("ignored")) text += fmt::format("\n{}\n", json["ignored"].get<std::string>());
   text += "\nEvery part can be cut (its norm goes with it). What a cut can be written as:\n";

@@ -45,6 +45,7 @@ Generated generate(const Model& model, const std::vector<int32_t>& prompt, const
   Generated result;
   std::mt19937_64 engine(options.seed);
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
+  check_speaks(model.blueprint(), "the model");
   std::optional<Cache> cache = options.cache ? std::optional<Cache>(Cache{}) : std::nullopt;
   auto started = Clock::now();
   for (int64_t n = 0; n < options.tokens; ++n) {

@@ -169,6 +169,16 @@ bool lacks_norms(const Opened& model, const Plan& plan) {
   return removed != NormsRemoved{};
 }
 
+// Blocks that look right in what is written: the model's own and the plan's, but for those that go.
+bool looks_right(const Opened& model, const Plan& plan) {
+  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
+  const bool planned =
+      std::ranges::any_of(plan.edits, [](const Edit& edit) { return std::holds_alternative<Unmask>(edit); });
+  return planned || std::ranges::any_of(model.blueprint.present(), [&](Site site) {
+           return !model.blueprint.part(site).causal && std::ranges::find(gone, site) == gone.end();
+         });
+}
+
 bool is_narrow(DType dtype) {
   return is_floating(dtype) && dtype != DType::f32 && dtype != DType::f64;
 }
@@ -261,8 +271,19 @@ Answer can_write(Form form, const Opened& model, const Plan& plan) {
     return {false,
             "the model has norms folded away already, which the stock architecture cannot say; hf-perlayer "
             "would do"};
+  const bool stock_alone = form == Form::gguf || form == Form::hf_compat || form == Form::transformer_lens;
+  if (model.blueprint.labels > 0 && stock_alone)
+    return {false, fmt::format("the model is a token classifier, which {} does not know; hf-compact would do",
+                               form_name(form))};
+  if (looks_right(model, plan) && stock_alone)
+    return {false, fmt::format("blocks of the model look right, which {} cannot say; hf-compact would do",
+                               form_name(form))};
   Answer answer = can_write_weights(form, model, plan);
   if (!answer.possible) return answer;
+  if (looks_right(model, plan))
+    return {true,
+            "lamina alone: blocks look right, which no stock loader knows, and the names in config.json keep "
+            "them from opening it"};
   if (carries_clamps(model, plan)) {
     if (form == Form::gguf || form == Form::hf_compat || form == Form::transformer_lens)
       return {false,

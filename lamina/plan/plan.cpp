@@ -257,6 +257,8 @@ std::string place_of(const FreezeNorm& freeze, const Blueprint& blueprint) {
   if (path == paths.end())
     fail("the plan freezes the norm of {} as read by {}, but there is none", freeze.site,
          reader_name(freeze.reader));
+  if (freeze.reader == Reader::head && blueprint.labels > 0)
+    fail("the plan freezes the last norm of a token classifier, whose classes are not folded into");
   if (!(freeze.scale > 0) || !std::isfinite(freeze.scale))
     fail("the plan freezes the norm of {} at {}, which is no positive number", freeze.site, freeze.scale);
   return fmt::format("freezes the norm of {} as read by {} twice", freeze.site, reader_name(freeze.reader));
