@@ -43,6 +43,9 @@ int run_neurons_clamp(int argc, char** argv);
 int run_neurons_erase(int argc, char** argv);
 int run_neurons_undo(int argc, char** argv);
 int run_neurons_serve(int argc, char** argv);
+int run_tag_train(int argc, char** argv);
+int run_tag_eval(int argc, char** argv);
+int run_tag_predict(int argc, char** argv);
 int run_tag_score(int argc, char** argv);
 
 // Exit statuses, documented in `lamina --help`.

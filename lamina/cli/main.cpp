@@ -42,6 +42,9 @@ constexpr Verb kVerbs[] = {
     {"neurons erase", "turn round the rows that point at a concept (experimental)", nullptr},
     {"neurons undo", "take a clamp or an erasure back, to the byte", nullptr},
     {"neurons serve", "an atlas as a page on this machine; with a model, clamp and watch", nullptr},
+    {"tag train", "a token classifier from a language model, some blocks without causal mask", nullptr},
+    {"tag eval", "precision, recall and F1 of a tagger on sentences with tags", nullptr},
+    {"tag predict", "tag text or words, as they come", nullptr},
     {"tag score", "precision, recall and F1 of entities, from gold and predicted tags", run_tag_score},
     {"verify", "reopen what was written, recompute, compare with the plan's claims", nullptr},
 };

@@ -1,9 +1,7 @@
 // lamina tag score: precision, recall and F1 of the entities in a file of gold and predicted tags. Free of
 // torch.
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -13,6 +11,7 @@
 #include "lamina/base/file.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/tag_table.h"
 #include "lamina/label/conll.h"
 #include "lamina/label/score.h"
 
@@ -21,12 +20,6 @@ namespace lamina::cli {
 namespace {
 
 using namespace label;
-using report::Column;
-using report::Format;
-using report::Notation;
-
-constexpr std::array kFaults = {Fault::missed, Fault::invented, Fault::wrong_type, Fault::wrong_ends,
-                                Fault::wrong_both};
 
 std::string standard_input() {
   constexpr size_t most = size_t{1} << 30;
@@ -72,33 +65,6 @@ void note_breaks(Scored& scored, Scheme scheme, std::string_view what) {
                         : std::string("--mode default reads whatever can be read")));
 }
 
-report::TableRow row_of(const std::string& name, const Counts& counts) {
-  return {.cells = {name, 100 * counts.precision(), 100 * counts.recall(), 100 * counts.f1(), counts.gold,
-                    counts.predicted, counts.correct}};
-}
-
-std::string table_of(const Score& score) {
-  const Format percent = {Notation::fixed, 2, "%"};
-  report::Table table{.columns = {{"type", Column::Kind::label},
-                                  {"precision", Column::Kind::number, percent},
-                                  {"recall", Column::Kind::number, percent},
-                                  {"F1", Column::Kind::number, percent},
-                                  {"gold", Column::Kind::number, report::whole()},
-                                  {"predicted", Column::Kind::number, report::whole()},
-                                  {"correct", Column::Kind::number, report::whole()}}};
-  table.rows.push_back(row_of("all (micro)", score.all));
-  report::TableRow& macro = table.rows.emplace_back(row_of("mean of types (macro)", score.all));
-  macro.cells[1] = 100 * score.macro_precision();
-  macro.cells[2] = 100 * score.macro_recall();
-  macro.cells[3] = 100 * score.macro_f1();
-  for (const auto& [type, counts] : score.types) table.rows.push_back(row_of(type, counts));
-  return report::terminal_table(table, style_of(STDOUT_FILENO));
-}
-
-std::string wrapped(std::string_view text) {
-  return report::terminal_verdict({.sentence = std::string(text), .figures = {}}, style_of(STDOUT_FILENO));
-}
-
 }  // namespace
 
 int run_tag_score(int argc, char** argv) {
@@ -140,16 +106,12 @@ int run_tag_score(int argc, char** argv) {
   }
   const Reading reading = strict ? Reading::strict : Reading::lenient;
   const Score result = score(scored.gold, scored.predicted, scheme, reading);
-  std::array<int64_t, kFaults.size()> faults{};
-  for (const Mistake& mistake : mistakes(scored.gold, scored.predicted, scheme, reading))
-    ++faults[static_cast<size_t>(std::ranges::find(kFaults, mistake.fault) - kFaults.begin())];
+  const std::vector<Mistake> wrong = mistakes(scored.gold, scored.predicted, scheme, reading);
 
   if (as_json) {
     Json json = {{"file", what}, {"mode", mode}, {"scheme", strict ? Json(scheme_name(scheme)) : Json()}};
     json.update(to_json(result));
-    json["mistakes"] = Json::object();
-    for (size_t i = 0; i < kFaults.size(); ++i)
-      json["mistakes"][std::string(fault_name(kFaults[i]))] = faults[i];
+    json["mistakes"] = faults_json(wrong);
     json["notes"] = scored.notes;
     print(json.dump(2) + "\n");
     return Status::ok;
@@ -157,12 +119,7 @@ int run_tag_score(int argc, char** argv) {
   std::string text = wrapped(fmt::format(
       "{}: {} sentences, {} words; read {}", what, thousands(result.sentences), thousands(result.words),
       strict ? fmt::format("strictly as {}", scheme_name(scheme)) : std::string("as conlleval would")));
-  text += "\n" + table_of(result) + "\n";
-  text += wrapped(fmt::format(
-      "Wrong entities: {} missed, {} invented, {} of another type, {} with other ends, {} with both. Tags: "
-      "{} of {} right.",
-      thousands(faults[0]), thousands(faults[1]), thousands(faults[2]), thousands(faults[3]),
-      thousands(faults[4]), thousands(result.words_right), thousands(result.words)));
+  text += "\n" + score_table(result) + "\n" + faults_said(wrong, result);
   for (const std::string& note : scored.notes) text += "\n" + wrapped(note);
   print(text);
   return Status::ok;

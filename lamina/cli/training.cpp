@@ -505,13 +505,17 @@ TrainingFolder::TrainingFolder(fs::path out, const Options& options, Group& grou
 }
 
 TrainingFolder::~TrainingFolder() {
-  if (!first_ || committed_ || !holds_checkpoint(path_ / kState)) return;
+  if (!first_ || committed_ || !(keep_ || holds_checkpoint(state()))) return;
   staged_->keep();
   const bool said = options_.command.find(" --resume") != std::string::npos;
   std::fputs(fmt::format("lamina: what was learnt so far is kept; to go on: {}{}\n", options_.command,
                          said ? "" : " --resume")
                  .c_str(),
              stderr);
+}
+
+fs::path TrainingFolder::state() const {
+  return path_ / kState;
 }
 
 TrainOptions TrainingFolder::with_state(TrainOptions options, std::string_view arm) const {

@@ -127,11 +127,15 @@ class TrainingFolder {
   // `options` with the state's folder and `resume` filled in; runs of several arms name theirs.
   TrainOptions with_state(TrainOptions options, std::string_view arm = "") const;
   std::filesystem::path log(std::string_view arm = "") const;  // "curve.jsonl", "ARM.jsonl"
+  std::filesystem::path state() const;  // what an ended run leaves behind, and a resumed one finds
+  // There is something in `state` that is worth going on from, beside checkpoints.
+  void keep() { keep_ = true; }
   // The state goes, the folder gets its name.
   void commit();
 
  private:
   bool first_ = true;  // rank 0
+  bool keep_ = false;
   Options options_;
   std::filesystem::path path_, target_;
   std::optional<StagedFolder> staged_;
