@@ -40,6 +40,10 @@ std::vector<label::Tags> tags_of(std::vector<Tagger::Tagged> tagged) {
   return tags;
 }
 
+label::Score scored(std::span<const label::Sentence> sentences, const std::vector<label::Tags>& said) {
+  return label::score(tags_of(sentences), said, label::Scheme::iob2, label::Reading::strict);
+}
+
 // A tag that the training data does not have is no class, and never said.
 std::vector<std::vector<int32_t>> classes_of(std::span<const label::Sentence> sentences,
                                              const std::vector<std::string>& labels) {
@@ -81,7 +85,9 @@ class EpochHook : public Hook {
   }
   void end_step(StepRecord& record, Group& /*group*/) override {
     if (!options_.dev || (record.step % options_.epoch_steps != 0 && record.step != options_.steps)) return;
-    const double f1 = dev_score(student_.model()).all.f1();
+    said_ = dev_tags();
+    said_at_ = record.step;
+    const double f1 = scored(options_.dev->sentences, said_).all.f1();
     epochs_.push_back({.epoch = (record.step + options_.epoch_steps - 1) / options_.epoch_steps,
                        .step = record.step,
                        .dev_f1 = f1});
@@ -115,11 +121,13 @@ class EpochHook : public Hook {
   }
 
   const std::vector<EpochScore>& epochs() const { return epochs_; }
-  label::Score dev_score(const Model& model) const {
-    const auto said =
-        tags_of(tag_with(model, options_.dev->windows, options_.dev->sentences, *options_.labels,
-                         options_.feeding.repeat, options_.pad, TaggerOptions{}.batch_tokens));
-    return label::score(tags_of(options_.dev->sentences), said, label::Scheme::iob2, label::Reading::strict);
+  // What the student says of the development set as it now is; not asked again where nothing has changed
+  // since.
+  std::vector<label::Tags> dev_tags() const {
+    if (said_at_ == options_.steps && (best_ < 0 || best_ == options_.steps)) return said_;
+    return tags_of(tag_with(student_.model(), options_.dev->windows, options_.dev->sentences,
+                            *options_.labels, options_.feeding.repeat, options_.pad,
+                            TaggerOptions{}.batch_tokens));
   }
   // After the run: the best epoch's numbers, where those are wanted.
   void settle() {
@@ -136,6 +144,8 @@ class EpochHook : public Hook {
   int64_t best_ = -1;
   double best_f1_ = 0;
   std::map<std::string, Tensor> kept_;
+  std::vector<label::Tags> said_;  // of the development set, behind step `said_at_`
+  int64_t said_at_ = -1;
 };
 
 // The classifier's first numbers, as transformers has them: normal, deviation 0.02.
@@ -288,19 +298,14 @@ RunOutcome run(const Opened& base, const Tokenizer& tokenizer, const TagData& da
     result.tokens +=
         batch.inputs.padding ? batch.inputs.padding->sum().item<int64_t>() : batch.inputs.ids.numel();
   }
-  const auto tagged = [&](const Encoded& set) {
-    return tags_of(tag_with(student->model(), set.windows, set.sentences, data.labels, options.feeding.repeat,
-                            pad, TaggerOptions{}.batch_tokens, watch));
-  };
   if (!dev.windows.empty()) {
-    result.dev_tags = tagged(dev);
-    result.dev =
-        label::score(tags_of(data.dev), result.dev_tags, label::Scheme::iob2, label::Reading::strict);
+    result.dev_tags = hook.dev_tags();
+    result.dev = scored(data.dev, result.dev_tags);
   }
   if (!test.windows.empty()) {
-    result.test_tags = tagged(test);
-    result.test =
-        label::score(tags_of(data.test), result.test_tags, label::Scheme::iob2, label::Reading::strict);
+    result.test_tags = tags_of(tag_with(student->model(), test.windows, test.sentences, data.labels,
+                                        options.feeding.repeat, pad, TaggerOptions{}.batch_tokens, watch));
+    result.test = scored(data.test, result.test_tags);
   }
   return {std::move(result), std::move(student)};
 }

@@ -66,7 +66,7 @@ struct RunResult {
   std::optional<label::Score> dev = {}, test = {};  // strict
   std::vector<label::Tags> dev_tags = {}, test_tags = {};
   double seconds = 0;  // of training alone
-  int64_t tokens = 0;  // that training went over, padding not counted
+  int64_t tokens = 0;  // of one epoch, padding not counted
   int64_t padded_tokens = 0;
 };
 
