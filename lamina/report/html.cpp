@@ -273,7 +273,11 @@ std::string element_html(const DotPlot& plot) {
     out += "</ul>\n";
   }
   std::string said = plot.note;
-  if (impl::has_cut_interval(plot))
+  const impl::DotAxis axis = impl::axis_of(plot);
+  if (axis.low > 0)
+    said += (said.empty() ? "" : " ") + fmt::format("The axis starts at {}, not at 0.",
+                                                    written(axis.low, {Notation::significant, 3, ""}));
+  if (axis.cut)
     said += (said.empty() ? "" : " ") + std::string("An interval with an arrow goes on beyond the axis.");
   out += note(said);
   Table numbers{.columns = {{"", Column::Kind::label}}};

@@ -250,6 +250,8 @@ TEST(Html, ADotPlotPlacesValuesAndCutsLongIntervals) {
   const std::string long_one = to_html(with(plot));
   EXPECT_EQ(count(long_one, "<path class=\"interval first\""), 4u);
   EXPECT_THAT(long_one, HasSubstr("An interval with an arrow goes on beyond the axis."));
+  EXPECT_THAT(long_one, Not(HasSubstr("The axis starts")));
+  EXPECT_THAT(short_ones, HasSubstr("The axis starts at 8.45, not at 0."));
   EXPECT_THAT(long_one, HasSubstr("b: test 20.0 (-500.0 to 540.0)"));
   const auto x_of = [&](const std::string& html, size_t which) {
     size_t at = 0;

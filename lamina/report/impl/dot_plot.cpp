@@ -70,10 +70,10 @@ std::string interval_text(const DotRow::Value& value, const Format& format) {
 
 }  // namespace
 
-bool has_cut_interval(const DotPlot& plot) {
-  bool cut = false;
-  range_of(plot, cut);
-  return cut;
+DotAxis axis_of(const DotPlot& plot) {
+  DotAxis axis;
+  axis.low = range_of(plot, axis.cut).low();
+  return axis;
 }
 
 std::string draw_dot_plot(const DotPlot& plot) {

@@ -18,8 +18,11 @@ std::string draw_series(const Series& series);
 // once.
 Json series_payload(const Series& series);
 std::string draw_dot_plot(const DotPlot& plot);
-// Whether an interval of it is longer than the axis.
-bool has_cut_interval(const DotPlot& plot);
+struct DotAxis {
+  double low = 0;
+  bool cut = false;  // an interval goes on beyond it
+};
+DotAxis axis_of(const DotPlot& plot);
 // Two bars, before and after, from 0.
 std::string draw_change(const Figure& figure);
 

@@ -6,13 +6,14 @@
 
 #include "lamina/report/impl/drawings.h"
 #include "lamina/report/impl/markup.h"
+#include "lamina/report/terminal.h"
 
 namespace lamina::report::impl {
 
 namespace {
 
 constexpr double full_width = 720;
-constexpr double left = 44;
+constexpr double least_left = 44, character = 6.6;  // of 11.5 px, on average
 constexpr double top = 22;
 constexpr double label_width = 26;  // room for one column label
 
@@ -30,6 +31,9 @@ std::string draw_heat_map(const HeatMap& map) {
   if (map.cells.empty()) return {};
   const auto range = value_range(map);
   const size_t columns = map.columns.size(), rows = map.rows.size();
+  int longest = 0;
+  for (const std::string& row : map.rows) longest = std::max(longest, display_width(clean(row)));
+  const double left = std::clamp(character * longest + 10, least_left, full_width / 3);
   const double width = std::min(40.0, (full_width - left) / static_cast<double>(columns));
   const double height = rows > 24 ? 12 : rows > 12 ? 16 : 22;
   const double air = width > 6 ? 1 : 0;
