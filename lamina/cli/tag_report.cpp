@@ -59,15 +59,16 @@ report::Verdict verdict_of(const TagOutcome& outcome) {
   for (const HeldOut set : {HeldOut::test, HeldOut::development}) {
     const SeedMean f1 = f1_of(*chosen, set);
     if (f1.count == 0) continue;
+    const double other = before([&](const TagArm& arm) { return f1_of(arm, set).mean; });
     verdict.figures.push_back(
         {.name = set == HeldOut::test ? "Test F1" : "Development F1",
-         .before = before([&](const TagArm& arm) { return f1_of(arm, set).mean; }),
+         .before = other,
          .after = f1.mean,
          .format = {Notation::fixed, 2, "%"},
          .better = Better::higher,
          .measured = fmt::format("strict, entities; {}{}",
                                  f1.count == 1 ? "one seed" : fmt::format("mean of {} seeds", f1.count),
-                                 causal ? fmt::format("; before: {}", arm_code(*causal)) : ""),
+                                 std::isfinite(other) ? fmt::format("; before: {}", arm_code(*causal)) : ""),
          .uncertainty = f1.has_interval() ? f1.half() : kNone});
   }
   const auto set = told(outcome);
@@ -166,6 +167,7 @@ report::Table plans_table(const TagOutcome& outcome, HeldOut set) {
   std::vector<HeldOut> sets{set};
   if (set == HeldOut::test && any_score(outcome, HeldOut::development)) sets.push_back(HeldOut::development);
   const TagArm* causal = causal_of(outcome);
+  if (causal && f1_of(*causal, set).count == 0) causal = nullptr;  // nothing to compare with
   const auto with_interval = [&](const TagArm& arm) { return f1_of(arm, set).has_interval(); };
   const bool intervals = std::ranges::any_of(outcome.arms, with_interval);
   report::Table table{
@@ -880,8 +882,9 @@ report::Report tag_report(const TagOutcome& outcome) {
       .sections = {}};
   const auto set = told(outcome);
   if (set) {
-    report::Section plans{.title = outcome.arms.size() > 1 ? "The plans" : "The plan",
-                          .elements = {plans_plot(outcome, *set)}};
+    report::Section plans{.title = outcome.arms.size() > 1 ? "The plans" : "The plan", .elements = {}};
+    if (report::DotPlot plot = plans_plot(outcome, *set); plot.rows.size() > 1)
+      plans.elements.emplace_back(std::move(plot));
     if (const std::vector<std::string> said = plans_said(outcome, *set); !said.empty())
       plans.elements.emplace_back(
           report::Text{.text = fmt::format("{}", fmt::join(said, "\n\n")), .form = report::Text::Form::list});

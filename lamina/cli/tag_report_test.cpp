@@ -327,7 +327,7 @@ TEST(TagReport, APlanAloneHasNothingToBeComparedWith) {
   EXPECT_THAT(sentence(outcome),
               AllOf(HasSubstr("Plan `0011` has "), HasSubstr(" with one seed alone"),
                     HasSubstr("The causal mask was not trained beside it"), Not(HasSubstr("search"))));
-  expect_said(page(outcome, "alone"), {}, {"Every run"});
+  expect_said(page(outcome, "alone"), {"The plan<"}, {"Every run", "F1 of every arm"});
 }
 
 TEST(TagReport, WithoutATestSetTheNumberIsTooGood) {
