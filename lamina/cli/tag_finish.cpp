@@ -269,7 +269,7 @@ int finish_tagging(TagJob& job, const RunFiles& files, TrainingFolder& folder, T
   if (looked_at.size() > kSpanWindows) looked_at.resize(kSpanWindows);
 
   TagOutcome outcome{.model = job.base_name,
-                     .title = fmt::format("{} as a tagger, mask plan {}", job.base_name, arm.mask.name),
+                     .title = fmt::format("{} as a tagger, mask plan {}", job.base_name, arm.name),
                      .command = job.command,
                      .labels = job.data.labels,
                      .blocks = job.base.blueprint.blocks,

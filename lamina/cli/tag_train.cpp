@@ -495,6 +495,11 @@ void run_all(TagJob& job, const RunFiles& files, TrainingFolder& folder, Termina
             arm.name, run.options.training.seed, outcome.result.trained.broke_at,
             outcome.result.trained.broke_on);
       DoneRun finished{.result = std::move(outcome.result)};
+      if (finished.result.trained.resumed_from > 0) {  // all of it, not this process's part alone
+        finished.result.seconds = 0;
+        for (const StepRecord& record : finished.result.trained.curve)
+          finished.result.seconds += record.seconds;
+      }
       if (first_of_arm && !arm.probe && run.options.device.is_cpu())
         finished.spans = spans_of(job, run, outcome.student->model());
       arm.runs.push_back(finished.result);
@@ -634,7 +639,7 @@ int tag_train(Group& group, TagFlags flags, const TrainingFlags& training_flags,
                   .length = feeding.encode.length * copies,
                   .lora = flags.full || flags.from_scratch ? nullptr : &lora,
                   .bytes_a_number = training_flags.dtype == "float64" ? 8 : 4,
-                  .written = static_cast<uint64_t>(base.blueprint.parameters()) * 4},
+                  .written = static_cast<uint64_t>(base.blueprint.parameters()) * 4 * 3},
                  folder.path()),
         folder.path());
 
