@@ -276,7 +276,7 @@ std::vector<std::string> plans_said(const TagOutcome& outcome, HeldOut set) {
   return said;
 }
 
-// Compute and quality in one chart, when something was fed several times.
+// Compute and quality in one chart, when something was fed several times: the causal mask and the choice.
 std::optional<report::Series> repetition_series(const TagOutcome& outcome, HeldOut set) {
   report::Series series{
       .title = "F1 against compute, repetition beside the plan",
@@ -287,7 +287,8 @@ std::optional<report::Series> repetition_series(const TagOutcome& outcome, HeldO
   std::map<std::string, std::map<double, const TagArm*>> masks;  // by mask, then by compute
   bool whole = true;
   for (const TagArm& arm : outcome.arms) {
-    if (!arm.probe && std::isfinite(arm.compute) && f1_of(arm, set).count > 0) {
+    const bool meant = arm.mask.blocks.empty() || (chosen && arm.mask == chosen->mask);
+    if (meant && !arm.probe && std::isfinite(arm.compute) && f1_of(arm, set).count > 0) {
       masks[arm.mask.name].try_emplace(arm.compute, &arm);
       whole = whole && arm.compute == std::floor(arm.compute);
     }

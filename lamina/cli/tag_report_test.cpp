@@ -297,6 +297,15 @@ TEST(TagReport, ComparesWithRepetitionWhereItWasTried) {
       html, AllOf(HasSubstr("F1 against compute"), HasSubstr("5.0 x the tokens"),
                   HasSubstr("repetition is better than a change of the mask"),
                   HasSubstr("A classifier on the frozen model"), Not(HasSubstr("Repetition was not tried"))));
+  // Of other plans repetition is in the table alone.
+  TagOutcome more = outcome;
+  for (const size_t which : {size_t{1}, size_t{3}}) {
+    TagArm arm = outcome.arms[which];
+    arm.name += " r=1", arm.repeat = 1, arm.compute = 2;
+    more.arms.push_back(std::move(arm));
+  }
+  expect_said(page(more, "repeated_plans"), {"0000 repeated", "0011 repeated", "0001 r=1"},
+              {"0001 repeated"});
   // Equal to the choice run by run but for noise that goes both ways.
   for (TagArm& arm : outcome.arms) {
     for (size_t i = 0; i < arm.runs.size(); ++i)
