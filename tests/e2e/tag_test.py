@@ -674,7 +674,7 @@ class Elsewhere(Case):
             with self.subTest(name):
                 self.model = Shared.model(name, config)
                 out = self.folder / name
-                self.adapter("--mask", "none", "--adapter-only", out=out)
+                self.adapter("--mask", "none", "--adapter-only", "--lr", "1e-2", out=out)
                 base = transformers.AutoModelForTokenClassification.from_pretrained(self.model, num_labels=5)
                 net = peft.PeftModel.from_pretrained(base, out).eval()
                 labels = json.loads((out / "lamina_tagger.json").read_text())["labels"]
