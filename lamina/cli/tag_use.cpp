@@ -37,6 +37,14 @@ void add_mode_flag(CLI::App& app, std::string& mode) {
       ->capture_default_str();
 }
 
+constexpr auto kArithmetic = "of the arithmetic: float32, float64; bfloat16: products in it, faster";
+
+at::ScalarType tagger_arithmetic(const std::string& dtype) {
+  if (dtype == "bfloat16") return at::kBFloat16;
+  if (dtype == "float32" || dtype == "float64") return arithmetic_of(dtype);
+  fail("--dtype {}: float32, float64 and bfloat16 are possible", in_quotes(dtype));
+}
+
 struct Loaded {
   Tokenizer tokenizer;
   unmask::Tagger tagger;
@@ -44,7 +52,8 @@ struct Loaded {
 Loaded tagger_from(const TaggerFlags& flags, const std::string& dtype, int threads, bool quiet,
                    const Watch& watch) {
   use_threads(thread_count(threads));
-  const at::ScalarType type = arithmetic_of(dtype);
+  keep_memory_between_steps();
+  const at::ScalarType type = tagger_arithmetic(dtype);
   OpenedTagger opened = open_tagger(flags, watch);
   Loaded loaded{opened.tokenizer, {std::move(opened.opened), opened.tokenizer, {.dtype = type}}};
   if (!quiet) fmt::print(stderr, "lamina: {}\n", mask_line(loaded.tagger));
@@ -343,7 +352,7 @@ int run_tag_eval(int argc, char** argv) {
   app.add_option("--data", data, "a word and its tag a line, CoNLL")->required()->group("Data");
   add_conll_flags(app, conll);
   add_mode_flag(app, mode);
-  app.add_option("--dtype", dtype, "of the arithmetic: float32, float64")->capture_default_str();
+  app.add_option("--dtype", dtype, kArithmetic)->capture_default_str();
   app.add_option("--threads", threads, "threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
@@ -417,7 +426,7 @@ int run_tag_predict(int argc, char** argv) {
                  "of conll, the column of the words; the first is 0, the last -1")
       ->capture_default_str();
   add_mode_flag(app, mode);
-  app.add_option("--dtype", dtype, "of the arithmetic: float32, float64")->capture_default_str();
+  app.add_option("--dtype", dtype, kArithmetic)->capture_default_str();
   app.add_option("--threads", threads, "threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));

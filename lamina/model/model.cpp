@@ -68,21 +68,26 @@ Tensor Weights::vector_or_none(const std::string& name) const {
   return checkpoint_.find(name) ? vector(name) : Tensor();
 }
 
-Linear Weights::linear(const std::string& path) const {
+Linear Weights::plain(const std::string& path) const {
   Linear linear{.weight = matrix(path + ".weight"), .bias = vector_or_none(path + ".bias")};
   if (const auto it = options_.low_rank.find(path); it != options_.low_rank.end())
     linear.low_rank = it->second;
   return linear;
 }
 
+Linear Weights::linear(const std::string& path) const {
+  const Linear linear = plain(path);
+  return options_.packed ? linear.packed(*options_.packed) : linear;
+}
+
 Linear Weights::linear_in_out(const std::string& path) const {
-  Linear result = linear(path);
+  Linear result = plain(path);
   // Turned round once: the products of one row want [out, in] in one piece. What is trained stays as it is.
   if (options_.trained.contains(path + ".weight"))
     result.in_out = true;
   else
     result.weight = result.weight.t().contiguous();
-  return result;
+  return options_.packed ? result.packed(*options_.packed) : result;
 }
 
 }  // namespace lamina

@@ -163,6 +163,8 @@ class Weights {
     // holds these very tensors, so that what an optimizer writes into them is what it computes with.
     std::map<std::string, Tensor> trained = {};
     std::map<std::string, LowRank> low_rank = {};  // by path of the linear map
+    // Linear maps packed for products of this type (Linear::packed).
+    std::optional<at::ScalarType> packed = {};
   };
   Weights(const Checkpoint& checkpoint, Options options)
       : checkpoint_(checkpoint), options_(std::move(options)) {}
@@ -175,6 +177,7 @@ class Weights {
 
  private:
   const Stored& at(const std::string& name) const;
+  Linear plain(const std::string& path) const;
   const Checkpoint& checkpoint_;
   Options options_;
 };

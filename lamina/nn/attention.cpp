@@ -1,5 +1,6 @@
 #include "lamina/nn/attention.h"
 
+#include "lamina/nn/inference.h"
 #include "lamina/nn/training.h"
 
 #include <cmath>
@@ -17,6 +18,7 @@ Tensor from_heads(const Tensor& x) {
 
 Tensor rotate(const Tensor& x, const Rotary& rotary) {
   if (training::applies({x, rotary.cosine})) return training::rotate(x, rotary);
+  if (inference::applies({x, rotary.cosine})) return inference::rotate(x, rotary);
   const int64_t half = x.size(-1) / 2;
   const Tensor turned = at::cat({x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)}, -1);
   return x * rotary.cosine + turned * rotary.sine;
@@ -46,6 +48,9 @@ std::optional<Tensor> sight(const Tensor& q, const Tensor& k, const AttendOption
 }  // namespace
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) {
+  if (inference::applies({q, k, v})) {
+    if (const auto mixed = inference::attend(q, k, v, options)) return *mixed;
+  }
   const auto mask = sight(q, k, options);
   const bool causal = options.causal && !mask && q.size(2) > 1;
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, std::nullopt,

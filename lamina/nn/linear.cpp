@@ -1,6 +1,9 @@
 #include "lamina/nn/linear.h"
 
+#include "lamina/base/error.h"
 #include "lamina/nn/impl/gemv_lanes.h"
+#include "lamina/nn/impl/passes.h"
+#include "lamina/nn/inference.h"
 #include "lamina/nn/training.h"
 #include "lamina/tensor/autograd.h"
 
@@ -51,7 +54,55 @@ std::optional<Tensor> one_row(const Tensor& x, const Tensor& weight) {
   return y;
 }
 
+bool is_packed(const Linear& layer) {
+  return layer.weight.layout() == at::kMkldnn;
+}
+
+// A product of oneDNN's with what follows it, in the type of its weight; nothing where another way is taken.
+std::optional<Tensor> product(const Linear& layer, const Tensor& x, passes::Finish how, const Tensor& other) {
+  if (layer.low_rank) return std::nullopt;
+  const Tensor w = layer.in_out ? layer.weight.t() : layer.weight;
+  const bool packed = is_packed(layer);
+  if (!packed && (!inference::applies({x, w, layer.bias, other}) || x.numel() == x.size(-1)))
+    return std::nullopt;
+  const at::ScalarType type = w.scalar_type();
+  const Tensor rows = passes::flat(x).to(type);
+  if (!packed && !passes::onednn_suits(rows, w)) return std::nullopt;
+  passes::Finished finished{.how = how};
+  if (layer.bias.defined()) finished.bias = layer.bias.to(type);
+  if (other.defined()) finished.other = passes::flat(other).to(type);
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = w.size(0);
+  return passes::onednn_product(rows, w, finished).view(sizes);
+}
+
 }  // namespace
+
+Linear Linear::packed(at::ScalarType type) const {
+  Linear result = *this;
+  const Tensor w = (in_out ? weight.t() : weight).to(type).contiguous();
+  if (!w.is_cpu()) return result;
+#if defined(__x86_64__)
+  const bool narrow = __builtin_cpu_supports("avx512bf16");
+#else
+  const bool narrow = false;
+#endif
+  const auto packed = narrow || type == at::kFloat ? passes::packed(w) : std::nullopt;
+  if (!packed && type != at::kFloat)
+    fail("this processor has no products in {}; use float32", at::toString(type));
+  if (!packed) return result;
+  result.weight = *packed;
+  result.in_out = false;
+  return result;
+}
+
+Tensor Linear::onto(const Tensor& residual, const Tensor& x) const {
+  // The sum is made in the residual's own type.
+  if (weight.scalar_type() == residual.scalar_type()) {
+    if (const auto y = product(*this, x, passes::Finish::plus, residual)) return *y;
+  }
+  return residual + (*this)(x);
+}
 
 Tensor Linear::operator()(const Tensor& x) const {
   if (low_rank && low_rank->dropout > 0 && c10::GradMode::is_enabled()) {
@@ -65,6 +116,7 @@ Tensor Linear::operator()(const Tensor& x) const {
     const Tensor frozen = Linear{.weight = weight, .bias = bias, .in_out = in_out}(x);
     return frozen + at::linear(at::linear(x, low_rank->down), low_rank->up) * low_rank->scale;
   }
+  if (const auto y = product(*this, x, passes::Finish::none, {})) return y->to(x.scalar_type());
   const Tensor w = in_out ? weight.t() : weight;
   const std::optional<Tensor> row = one_row(x, w);
   if (!row && w.scalar_type() == x.scalar_type())
@@ -74,7 +126,17 @@ Tensor Linear::operator()(const Tensor& x) const {
 }
 
 Tensor gated(const Tensor& gate, const Tensor& up) {
-  return training::applies({gate, up}) ? training::gated(gate, up) : at::silu(gate) * up;
+  if (training::applies({gate, up})) return training::gated(gate, up);
+  return inference::applies({gate, up}) ? inference::gated(gate, up) : at::silu(gate) * up;
+}
+
+Tensor gated(const Linear& gate, const Linear& up, const Tensor& x) {
+  if (is_packed(gate) && is_packed(up)) {
+    if (const auto opened = product(gate, x, passes::Finish::silu, {})) {
+      if (const auto y = product(up, x, passes::Finish::times, *opened)) return *y;
+    }
+  }
+  return gated(gate(x), up(x));
 }
 
 Linear Linear::outputs(int64_t first, int64_t count) const {

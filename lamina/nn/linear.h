@@ -26,11 +26,20 @@ struct Linear {
 
   // [..., in] -> [..., out], in the type of x.
   Tensor operator()(const Tensor& x) const;
+  // residual + what it makes of x: what most parts end with.
+  Tensor onto(const Tensor& residual, const Tensor& x) const;
+  // Its weight in the layout that the library of products likes best, of `type`, float32 or bfloat16, in
+  // which products are then made: for many passes without gradients on a CPU. Nothing else reads such a
+  // weight. The same map where this machine gains nothing by it. Throws Error for bfloat16 where it has no
+  // such arithmetic.
+  Linear packed(at::ScalarType type) const;
   // The map that gives the outputs [first, first + count) alone: views of the same numbers.
   Linear outputs(int64_t first, int64_t count) const;
 };
 
 // silu(gate) * up (Shazeer, 2020): the neurons of a gated feed-forward.
 Tensor gated(const Tensor& gate, const Tensor& up);
+// The same of two maps of x. Between packed ones it may be of the type of their products.
+Tensor gated(const Linear& gate, const Linear& up, const Tensor& x);
 
 }  // namespace lamina

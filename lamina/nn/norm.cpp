@@ -1,5 +1,6 @@
 #include "lamina/nn/norm.h"
 
+#include "lamina/nn/inference.h"
 #include "lamina/nn/training.h"
 
 namespace lamina {
@@ -20,6 +21,7 @@ Tensor centred(const Tensor& x, const Norm& norm) {
 Tensor Norm::operator()(const Tensor& x) const {
   if (centred) return at::layer_norm(x, {x.size(-1)}, gain, bias, epsilon);
   if (!bias.defined() && training::applies({x, gain})) return training::rms_norm(x, *this);
+  if (!bias.defined() && inference::applies({x, gain})) return inference::rms_norm(x, *this);
   const Tensor y = at::rms_norm(x, {x.size(-1)}, gain, epsilon);
   return bias.defined() ? y + bias : y;
 }

@@ -1,73 +1,25 @@
 #include "lamina/nn/training.h"
 
 #include "lamina/base/error.h"
+#include "lamina/nn/impl/passes.h"
 #include "lamina/nn/impl/training_lanes.h"
 #include "lamina/tensor/autograd.h"
 
 namespace lamina {
 
-extern const TrainingFunctions training_default;
-#if defined(__x86_64__)
-extern const TrainingFunctions training_v3;
-extern const TrainingFunctions training_v4;
-#endif
-
-const TrainingFunctions& training_functions() {
-#if defined(__x86_64__)
-  static const TrainingFunctions& best = __builtin_cpu_supports("x86-64-v4")   ? training_v4
-                                         : __builtin_cpu_supports("x86-64-v3") ? training_v3
-                                                                               : training_default;
-  return best;
-#else
-  return training_default;
-#endif
-}
-
 namespace training {
 
 namespace {
 
+using passes::flat;
+using passes::turned_product;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-constexpr int64_t kGrain = 16;  // rows a worker takes at least
-
 void refuse_second_derivatives() {
   if (at::GradMode::is_enabled())
     fail("second derivatives are not to be had from a float32 model on a CPU; use float64");
-}
-
-Tensor flat(const Tensor& x) {
-  return x.reshape({-1, x.size(-1)});
-}
-
-// oneDNN's product through the operator that torch's compiler uses; nothing where this libtorch lacks it.
-using LinearPointwise = Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view,
-                               c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
-const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_linear() {
-  static const auto found = []() -> std::optional<c10::TypedOperatorHandle<LinearPointwise>> {
-    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
-    if (!schema) return std::nullopt;
-    return schema->typed<LinearPointwise>();
-  }();
-  return found;
-}
-
-// Below this many multiplications the call costs more than it gains.
-constexpr int64_t kLarge = int64_t{1} << 24;
-
-// Anything but a whole matrix or its transpose goes to oneDNN's reference loops, a hundred times slower.
-bool whole(const Tensor& matrix) {
-  return matrix.is_contiguous() || matrix.t().is_contiguous();
-}
-
-// x [m, k] times w^T, w [n, k].
-Tensor turned_product(const Tensor& x, const Tensor& w) {
-  const auto& onednn = onednn_linear();
-  if (onednn && x.size(0) * x.size(1) * w.size(0) >= kLarge && whole(x) && whole(w))
-    return onednn->call(x, w, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
-  return at::mm(x, w.t());
 }
 
 struct LinearNode : Function<LinearNode> {
@@ -128,19 +80,9 @@ struct LinearNode : Function<LinearNode> {
 struct RmsNode : Function<RmsNode> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& gain, double epsilon) {
     const Tensor rows = x.contiguous();
-    const int64_t width = x.size(-1), count = x.numel() / width;
-    Tensor y = at::empty_like(rows), inverse = at::empty({count}, x.options());
-    const auto* from = rows.const_data_ptr<float>();
-    const Tensor whole_gain = gain.contiguous();
-    const auto* g = whole_gain.const_data_ptr<float>();
-    auto* to = y.mutable_data_ptr<float>();
-    auto* scales = inverse.mutable_data_ptr<float>();
-    at::parallel_for(0, count, kGrain, [&](int64_t first, int64_t last) {
-      training_functions().rms_forward(from + first * width, g, to + first * width, scales + first,
-                                       last - first, width, epsilon);
-    });
-    context->save_for_backward({rows, gain, inverse});
-    return y;
+    const passes::Normed normed = passes::rms_norm(rows, gain, epsilon);
+    context->save_for_backward({rows, gain, normed.inverse});
+    return normed.y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -168,35 +110,16 @@ struct RmsNode : Function<RmsNode> {
   }
 };
 
-// x [batch, heads, tokens, width], a view of [batch, tokens, heads, width]; so is what comes back.
-Tensor rotated(const Tensor& x, const Tensor& cosine, const Tensor& sine, float sign) {
-  const Tensor by_token = x.transpose(1, 2);  // [batch, tokens, heads, width]
-  Tensor in = by_token.stride(3) == 1 ? by_token : by_token.contiguous();
-  Tensor y = at::empty(by_token.sizes(), x.options());
-  const int64_t tokens = in.size(1), heads = in.size(2), width = in.size(3);
-  const auto *from = in.const_data_ptr<float>(), *c = cosine.const_data_ptr<float>(),
-             *s = sine.const_data_ptr<float>();
-  auto* to = y.mutable_data_ptr<float>();
-  at::parallel_for(0, in.size(0) * tokens, kGrain, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t b = row / tokens, t = row % tokens;
-      training_functions().rotate(from + b * in.stride(0) + t * in.stride(1), in.stride(2), c + t * width,
-                                  s + t * width, sign, to + row * heads * width, heads, width);
-    }
-  });
-  return y.transpose(1, 2);
-}
-
 struct RotateNode : Function<RotateNode> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& cosine, const Tensor& sine) {
     const Tensor c = cosine.contiguous(), s = sine.contiguous();
     context->save_for_backward({c, s});
-    return rotated(x, c, s, 1);
+    return passes::rotated(x, c, s, 1);
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivatives();
     const variable_list saved = context->get_saved_variables();
-    return {rotated(gradients[0], saved[0], saved[1], -1), {}, {}};
+    return {passes::rotated(gradients[0], saved[0], saved[1], -1), {}, {}};
   }
 };
 
@@ -205,14 +128,8 @@ struct GatedNode : Function<GatedNode> {
 
   static Tensor forward(AutogradContext* context, const Tensor& gate, const Tensor& up) {
     const Tensor g = gate.contiguous(), u = up.contiguous();
-    Tensor y = at::empty_like(g);
-    const auto *g_at = g.const_data_ptr<float>(), *u_at = u.const_data_ptr<float>();
-    auto* y_at = y.mutable_data_ptr<float>();
-    at::parallel_for(0, g.numel(), kRun, [&](int64_t first, int64_t last) {
-      training_functions().gated_forward(g_at + first, u_at + first, y_at + first, last - first);
-    });
     context->save_for_backward({g, u});
-    return y;
+    return passes::gated(g, u);
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivatives();

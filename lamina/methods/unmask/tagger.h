@@ -34,6 +34,7 @@ std::vector<std::string> labels_of(const Json& config, std::string_view what);
 Opened with_labels(const Opened& opened, const std::vector<std::string>& labels, const Feeding& feeding);
 
 struct TaggerOptions {
+  // Of the arithmetic: float32, float64, or bfloat16 for the matrix products alone, on a CPU that has it.
   at::ScalarType dtype = at::kFloat;
   int64_t batch_tokens = 2048;  // tokens in a batch, padding included
 };
@@ -78,6 +79,11 @@ class Tagger {
 // Throws Error when windows, with their copies, are longer than the model's context.
 void check_fits(const Feeding& feeding, const Blueprint& blueprint);
 int32_t pad_of(const Tokenizer& tokenizer);  // what stands where nothing is read
+
+// Where batches of windows end, these being their lengths in ascending order: those that cost least in
+// tokens, padding included, and passes, each of which costs as much as `pass` tokens, since it reads all
+// weights. A batch holds at most `limit` tokens, or one window.
+std::vector<size_t> batch_ends(std::span<const int64_t> lengths, int64_t limit, int64_t pass);
 
 // The same with a model that is at hand, during training: no self-test.
 std::vector<Tagger::Tagged> tag_with(const Model& model, std::span<const Window> windows,

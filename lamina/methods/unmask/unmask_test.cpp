@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "lamina/base/random.h"
 #include "lamina/data/byte_tokenizer.h"
 #include "lamina/methods/unmask/run.h"
 #include "tests/laws/tiny.h"
@@ -350,6 +351,43 @@ TEST(Data, TypesThatTrainingLacksAreNoted) {
   EXPECT_THAT(notes[0], HasSubstr("type y"));
   EXPECT_THAT(refusal([&] { tag_data({.sentences = {sentence({"a"}, {"O"})}}, {}, {}, notes); }),
               HasSubstr("no entity"));
+}
+
+TEST(Tagging, BatchesCostTheLeast) {
+  SplitMix random(3);
+  constexpr int64_t kLimit = 40, kPass = 9;
+  for (int round = 0; round < 30; ++round) {
+    std::vector<int64_t> lengths(static_cast<size_t>(1 + random.below(9)));
+    for (int64_t& length : lengths) length = 1 + random.below(50);
+    std::ranges::sort(lengths);
+    // Nothing where a batch is too large.
+    const auto cost = [&](const std::vector<size_t>& ends) -> std::optional<int64_t> {
+      int64_t sum = 0;
+      size_t begin = 0;
+      for (const size_t end : ends) {
+        const int64_t tokens = lengths[end - 1] * static_cast<int64_t>(end - begin);
+        if (tokens > kLimit && end - begin > 1) return std::nullopt;
+        sum += tokens + kPass;
+        begin = end;
+      }
+      return sum;
+    };
+    // Every way to part them.
+    std::optional<int64_t> least;
+    for (size_t bits = 0; bits < size_t{1} << (lengths.size() - 1); ++bits) {
+      std::vector<size_t> ends;
+      for (size_t i = 1; i < lengths.size(); ++i) {
+        if (bits >> (i - 1) & 1) ends.push_back(i);
+      }
+      ends.push_back(lengths.size());
+      const auto sum = cost(ends);
+      if (sum && (!least || *sum < *least)) least = sum;
+    }
+    const std::vector<size_t> ends = batch_ends(lengths, kLimit, kPass);
+    ASSERT_EQ(ends.back(), lengths.size());
+    EXPECT_EQ(cost(ends), least);
+  }
+  EXPECT_TRUE(batch_ends({}, kLimit, kPass).empty());
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ struct Attention {
   int64_t window = 0;
   bool causal = true;
 
+  // The residual behind it.
   Tensor operator()(const Stream& stream, Cache::Entry* cached, Tap& tap, Site site) const {
     const NormTaps norms(norm, tap, site);
     const Tensor h = norms(Reader::qk, stream.x), read = norms.any() ? norms(Reader::v, stream.x) : h;
@@ -36,7 +37,7 @@ struct Attention {
         .window = window, .causal = looks_left(causal, tap, site, cached), .padding = stream.padding};
     const Tensor mixed = attend(queries, keys, values, options);
     if (tap.reads_heads(site)) tap.saw_heads(site, {queries, keys, mixed, options, o});
-    return o(from_heads(mixed));
+    return o.onto(stream.x, from_heads(mixed));
   }
 };
 
@@ -44,12 +45,13 @@ struct Mlp {
   std::optional<Norm> norm;
   Linear gate, up, down;
 
+  // The residual behind it.
   Tensor operator()(const Stream& stream, const NeuronTaps& taps, const NormTaps& norms) const {
     const Tensor h = norms(Reader::mlp, stream.x);
-    if (!taps.any()) return down(gated(gate(h), up(h)));
+    if (!taps.any()) return down.onto(stream.x, gated(gate, up, h));
     const Tensor opened = at::silu(taps(NeuronPlace::gate, gate(h)));
     const Tensor read = taps(NeuronPlace::linear, up(h));
-    return down(taps(NeuronPlace::post, opened * read));
+    return down.onto(stream.x, taps(NeuronPlace::post, opened * read));
   }
 };
 
@@ -130,9 +132,9 @@ class Llama : public Model {
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
-    const Tensor after = stream.x + (attends ? (*block.attention)(stream, cached, tap, site)
-                                             : (*block.mlp)(stream, NeuronTaps(own_, tap, site),
-                                                            NormTaps(block.mlp->norm, tap, site)));
+    const Tensor after =
+        attends ? (*block.attention)(stream, cached, tap, site)
+                : (*block.mlp)(stream, NeuronTaps(own_, tap, site), NormTaps(block.mlp->norm, tap, site));
     tap.saw(site, stream.x, after);
     stream.x = after;
   }
