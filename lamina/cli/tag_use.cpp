@@ -243,8 +243,14 @@ enum class Format { text, conll, json };
 // Tags what came and prints it.
 class Predictor {
  public:
-  Predictor(const unmask::Tagger& tagger, Input input, Format format, label::Reading reading)
-      : tagger_(tagger), input_(input), format_(format), reading_(reading), style_(style_of(STDOUT_FILENO)) {}
+  struct Options {
+    Input input = Input::text;
+    Format format = Format::json;
+    label::Scheme scheme = label::Scheme::iob2;  // of the tags written
+    label::Reading reading = label::Reading::strict;
+  };
+  Predictor(const unmask::Tagger& tagger, const Options& options)
+      : tagger_(tagger), options_(options), style_(style_of(STDOUT_FILENO)) {}
 
   void texts(const std::vector<std::string>& lines) {
     std::vector<label::Sentence> sentences;
@@ -260,7 +266,7 @@ class Predictor {
   }
   void sentences(std::vector<label::Sentence> sentences) {
     std::vector<Unit> units;
-    if (format_ != Format::conll) {
+    if (options_.format != Format::conll) {
       for (const label::Sentence& sentence : sentences) units.push_back(unit_of(sentence));
     }
     show(std::move(sentences), units);
@@ -271,23 +277,30 @@ class Predictor {
     const auto tagged = tagger_.tag(sentences);
     std::string out;
     for (size_t i = 0; i < sentences.size(); ++i) {
-      if (format_ == Format::conll) {
+      if (options_.format == Format::conll) {
         if (sentences[i].words.empty()) continue;
-        if (input_ == Input::text) sentences[i].tags = tagged[i].tags;
-        out += label::conll_text(sentences[i],
-                                 input_ == Input::text ? std::vector<std::string>{} : tagged[i].tags);
+        label::Tags tags = written(tagged[i].tags);
+        const bool from_text = options_.input == Input::text;
+        if (from_text) sentences[i].tags = std::move(tags);
+        out += label::conll_text(sentences[i], from_text ? label::Tags{} : tags);
         continue;
       }
-      const std::vector<Found> all = found_in(units[i], tagged[i], reading_);
-      out += format_ == Format::json ? json_of(units[i], all).dump() + "\n" : marked(units[i], all, style_);
+      const std::vector<Found> all = found_in(units[i], tagged[i], options_.reading);
+      out += options_.format == Format::json ? json_of(units[i], all).dump() + "\n"
+                                             : marked(units[i], all, style_);
     }
     print(out);
   }
 
+  // IOB2 as it was said, right or wrong; other schemes can write down entities alone.
+  label::Tags written(const label::Tags& said) const {
+    if (options_.scheme == label::Scheme::iob2) return said;
+    return label::tags_of(label::entities(said, label::Scheme::iob2, options_.reading), std::ssize(said),
+                          options_.scheme);
+  }
+
   const unmask::Tagger& tagger_;
-  Input input_;
-  Format format_;
-  label::Reading reading_;
+  Options options_;
   report::Style style_;
 };
 
@@ -410,7 +423,7 @@ int run_tag_predict(int argc, char** argv) {
       "tag predict");
   TaggerFlags flags;
   fs::path file;
-  std::string format, input, mode = "strict", dtype = "float32";
+  std::string format, input, scheme = "IOB2", mode = "strict", dtype = "float32";
   int threads = 1, word_column = 0;
   bool quiet = false;
   add_tagger_flags(app, flags);
@@ -422,6 +435,8 @@ int run_tag_predict(int argc, char** argv) {
          "text: [TYPE marked] entities; conll: a column more; json: a line of JSON each, places counted "
          "in characters (default: conll for conll, text on a terminal, else json)")
       ->check(CLI::IsMember({"text", "conll", "json"}));
+  app.add_option("--scheme", scheme, "of the tags that conll gets: IOB2, IOB1, IOBES, BILOU")
+      ->capture_default_str();
   app.add_option("--word-column", word_column,
                  "of conll, the column of the words; the first is 0, the last -1")
       ->capture_default_str();
@@ -433,6 +448,7 @@ int run_tag_predict(int argc, char** argv) {
   app.add_flag("-q,--quiet", quiet, "no word about the mask");
   parse(app, argc, argv);
   const label::Reading reading = reading_of(mode);
+  const label::Scheme written = label::scheme_from_name(scheme);
   // No Terminal: Ctrl-C is to end it at once, also where it waits for a line.
   Lines lines(file);
   const auto [tokenizer, tagger] = tagger_from(flags, dtype, threads, quiet, {});
@@ -443,7 +459,7 @@ int run_tag_predict(int argc, char** argv) {
                        : format == "conll" || kind == Input::conll ? Format::conll
                        : isatty(STDOUT_FILENO) != 0                ? Format::text
                                                                    : Format::json;
-  Predictor predictor(tagger, kind, shape, reading);
+  Predictor predictor(tagger, {.input = kind, .format = shape, .scheme = written, .reading = reading});
   if (kind == Input::text)
     predict_texts(lines, predictor);
   else

@@ -560,6 +560,9 @@ class Predict(Case):
         self.assertNotIn("\x1b", text)
         tagged = self.predict(self.tagger, "--format", "conll", text="Ada saw Rome\nthe dog\n")
         self.assertEqual(tagged, "Ada\tB-PER\nsaw\tO\nRome\tB-LOC\n\nthe\tO\ndog\tO\n\n")
+        for scheme, ada in (("IOB1", "I-PER"), ("IOBES", "S-PER"), ("bilou", "U-PER")):
+            tagged = self.predict(self.tagger, "--format", "conll", "--scheme", scheme, text="Ada saw\n")
+            self.assertEqual(tagged, f"Ada\t{ada}\nsaw\tO\n\n")
         # CoNLL in: a column more, whatever there was.
         tagged = self.predict(self.tagger, text="Ada\tx\tB-PER\nsaw\ty\tO\n\n-DOCSTART-\tx\tO\n\nRome\tz\tB-LOC")
         self.assertEqual(tagged, "Ada\tx\tB-PER\tB-PER\nsaw\ty\tO\tO\n\nRome\tz\tB-LOC\tB-LOC\n\n")
