@@ -101,7 +101,7 @@ report::Verdict verdict_of(const TagOutcome& outcome) {
                                .after = after / unit,
                                .format = {Notation::significant, 3, name},
                                .better = Better::lower,
-                               .measured = "mean over seeds, scoring not counted"});
+                               .measured = "mean over seeds, with the looks at the development set"});
   }
   if (runs_of(outcome) > 1) {
     const auto [unit, name] = time_unit(seconds_of(outcome));

@@ -65,7 +65,7 @@ struct RunResult {
   std::vector<EpochScore> epochs = {};
   std::optional<label::Score> dev = {}, test = {};  // strict
   std::vector<label::Tags> dev_tags = {}, test_tags = {};
-  double seconds = 0;  // of training alone
+  double seconds = 0;  // of training, with the looks at the development set
   int64_t tokens = 0;  // of one epoch, padding not counted
   int64_t padded_tokens = 0;
 };
