@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What lamina's speed is against: the authors' procedure, transformers, the machine's own matrix products.
 
-    bench/bench.py [search] [decode] [limits] [neurons] [train]      all of them when none is named; tools/bench builds first
+    bench/bench.py [search] [decode] [limits] [neurons] [train] [tag]      all of them when none is named; tools/bench builds first
     --json FILE                                    the figures and what they were measured on; others in FILE are kept
     --remove 15 --samples 4 --length 128           the search that is timed
-    --lock FILE                                    held (flock) while neurons are timed, a few minutes at a time
+    --sentences 400 --rounds 3                     what tagging is timed on, and how often
+    --lock FILE                                    held (flock) while neurons, train and tag are timed, a few minutes at a time
 
 Every figure is a ratio within one run on one thread. The two sides of a ratio take turns where they are short.
 """
@@ -15,6 +16,8 @@ import json
 import os
 import pathlib
 import platform
+import random
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -326,6 +329,127 @@ def bench_train(lock):
     return rows
 
 
+# ---- taggers: sentences a second, and a fine-tuning step, against transformers (+ peft) with the same masks
+
+WNUT17 = SHARED / "wnut17"
+KINDS = ("corporation", "creative-work", "group", "location", "person", "product")
+PLAN = "0011"  # the upper half looks right
+TRAINED_BATCH, STEPS = 16, 10
+
+
+def tagged_sentences(files, tokenizer, count):
+    """Evenly chosen sentences of words and tags that fit a window, or made ones of like lengths where the data is not there."""
+    found, rows = [], []
+    if WNUT17.exists():
+        for file in files:
+            for line in (WNUT17 / file).read_text(errors="replace").splitlines() + [""]:
+                if line.strip():
+                    rows.append(line.split("\t")[:2])
+                elif rows:
+                    found.append(rows)
+                    rows = []
+    else:
+        draw = random.Random(0)
+        words = CALIBRATION.read_text().split()
+        for _ in range(2 * count):
+            first, length = draw.randrange(len(words) - 64), max(1, min(60, round(draw.gauss(17, 10))))
+            found.append([[word, "B-person" if word.istitle() else "O"] for word in words[first:first + length]])
+    lengths = tokenizer([[" " + word for word, _ in rows] for rows in found], is_split_into_words=True)["input_ids"]
+    fit = [rows for rows, ids in zip(found, lengths) if len(ids) < 128]
+    return fit[::max(1, len(fit) // count)][:count]
+
+
+def write_conll(path, rows):
+    path.write_text("".join("".join(f"{word}\t{tag}\n" for word, tag in sentence) + "\n" for sentence in rows))
+    return path
+
+
+def write_classifier(folder):
+    """SmolLM2 with a classifier of random numbers on it, as transformers writes one."""
+    labels = ["O", *(f"{prefix}-{kind}" for kind in KINDS for prefix in "BI")]
+    source = reference_folder(SMOLLM2)
+    torch.manual_seed(0)
+    net = transformers.AutoModelForTokenClassification.from_pretrained(
+        source, dtype=torch.float32, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+    net.score.weight.normal_(std=0.2)
+    net.save_pretrained(folder)
+    for file in [*source.glob("tokenizer*"), *source.glob("special_tokens*")]:
+        shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["lamina_unmasked"] = list(range(config["num_hidden_layers"] // 2, config["num_hidden_layers"]))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def tag_reference(*arguments):
+    done = subprocess.run([sys.executable, str(ROOT / "bench" / "tag_reference.py"), *map(str, arguments)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bench_tag(args):
+    scratch = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir=scratch) as work:
+        work = pathlib.Path(work)
+        folder = write_classifier(work / "model")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        rows = tagged_sentences(("emerging.dev.conll", "emerging.test.annotated"), tokenizer, args.sentences)
+        data, one = write_conll(work / "some.conll", rows), write_conll(work / "one.conll", rows[:1])
+        figures = {"sentences": len(rows), "words": sum(map(len, rows)), "throughput": tag_throughput(args, folder, data, one)}
+        learnt = tagged_sentences(("wnut17train.conll",), tokenizer, TRAINED_BATCH * STEPS)
+        figures["step"] = tag_step(args, folder, write_conll(work / "train.conll", learnt), work)
+    return figures
+
+
+def tag_throughput(args, folder, data, one):
+    """Processor seconds of a whole run on all sentences less those of a run on one: loading cancels."""
+    figures, tags = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        batches, rounds = "8,16,32,64", []
+        for turn in range(args.rounds):
+            with held(args.lock):
+                used = {}
+                for file in (one, data):
+                    wall, peak, used[file] = measured(["tag", "eval", folder, "--data", file, "--dtype", dtype, "--threads", 1, "-q"], processor=True)
+                theirs = tag_reference("eval", folder, data, dtype, batches)
+            best = min(theirs["runs"], key=lambda batch: theirs["runs"][batch]["processor_seconds"])
+            batches = best  # the best of the first round is asked for in the others
+            rounds.append({"lamina": used[data] - used[one], "reference": theirs["runs"][best]["processor_seconds"], "batch": int(best),
+                           "padded_tokens": theirs["runs"][best]["padded_tokens"], "tokens": theirs["runs"][best]["tokens"],
+                           "lamina_peak_mb": peak / 1e6, "reference_peak_mb": theirs["peak_mb"],
+                           "reference_all": {batch: run["processor_seconds"] for batch, run in theirs["runs"].items()}})
+        said = run("tag", "predict", folder, data, "--input", "conll", "--format", "conll", "--dtype", dtype, "-q").decode()
+        tags[dtype] = [line.split("\t")[-1] for line in said.splitlines() if line.strip()]
+        reference = [tag for sentence in theirs["tags"] for tag in sentence]
+        figures[dtype] = {"rounds": rounds, "lamina_seconds": statistics.median(r["lamina"] for r in rounds),
+                          "reference_seconds": statistics.median(r["reference"] for r in rounds),
+                          "ratio": statistics.median(r["reference"] / r["lamina"] for r in rounds),
+                          "same_tags": sum(map(str.__eq__, tags[dtype], reference)) / len(reference)}
+    figures["bfloat16_against_float32"] = {
+        "ratio": figures["float32"]["reference_seconds"] / figures["bfloat16"]["lamina_seconds"],
+        "same_tags": sum(map(str.__eq__, tags["bfloat16"], tags["float32"])) / len(tags["float32"])}
+    return figures
+
+
+def tag_step(args, folder, data, work):
+    """Processor seconds of two epochs less those of one: the same batches, sentences of like length together, in another order."""
+    rounds = []
+    for _ in range(args.rounds):
+        with held(args.lock):
+            used = {}
+            for epochs in (1, 2):
+                _, peak, used[epochs] = measured(
+                    ["tag", "train", reference_folder(SMOLLM2), "--train", data, "--dev", data.with_name("one.conll"), "--mask", PLAN, "--lora", 16,
+                     "--alpha", 32, "--targets", "*.q_proj,*.v_proj", "--epochs", epochs, "--batch", TRAINED_BATCH, "--lr", 2e-4, "--threads", 1,
+                     "-o", work / "tagger", "--force", "-q"], processor=True)
+            theirs = tag_reference("train", folder, data, TRAINED_BATCH)
+        rounds.append({"lamina": (used[2] - used[1]) / STEPS, "reference": statistics.fmean(step["processor_seconds"] for step in theirs["steps"]),
+                       "lamina_peak_mb": peak / 1e6, "reference_peak_mb": theirs["peak_mb"]})
+    return {"rounds": rounds, "tokens_a_step": theirs["padded_tokens"] / STEPS, "learnt": theirs["learnt"],
+            "lamina_seconds": statistics.median(r["lamina"] for r in rounds), "reference_seconds": statistics.median(r["reference"] for r in rounds),
+            "ratio": statistics.median(r["reference"] / r["lamina"] for r in rounds),
+            "lamina_peak_mb": rounds[-1]["lamina_peak_mb"], "reference_peak_mb": rounds[-1]["reference_peak_mb"]}
+
+
 @contextlib.contextmanager
 def held(lock):
     with open(lock, "a") if lock else contextlib.nullcontext() as file:
@@ -390,14 +514,16 @@ def measured(arguments, processor=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train"], default=[])
+    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train", "tag"], default=[])
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--lock", type=pathlib.Path)
     parser.add_argument("--remove", type=int, default=15)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--sentences", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    which = args.which or ["limits", "decode", "neurons", "train", "search"]
+    which = args.which or ["limits", "decode", "neurons", "train", "tag", "search"]
     figures = {"machine": {"processor": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()),
                            "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}}
     if "limits" in which:
@@ -434,6 +560,21 @@ def main():
             print(f"{f['what']}: {statistics.fmean(f['reference_processor_seconds']):.2f} s against {statistics.fmean(f['lamina_processor_seconds']):.2f} s of the "
                   f"processor: {f['ratio']:.2f}x  (must: 1.0x)\n    peak memory {f['lamina_peak_mb']:.0f} MB against {f['reference_peak_mb']:.0f} MB: {f['memory']:.2f}  "
                   f"(must: 1); losses within {f['largest_relative_difference_of_losses']:.1e}", flush=True)
+    if "tag" in which:
+        f = figures["tag"] = bench_tag(args)
+        print(f"tagging with SmolLM2-135M, plan {PLAN}, {f['sentences']} sentences of {f['words']} words, one thread, loading not counted; medians of {args.rounds} rounds")
+        for dtype in ("float32", "bfloat16"):
+            row = f["throughput"][dtype]
+            last = row["rounds"][-1]
+            print(f"    {dtype}: lamina {f['sentences'] / row['lamina_seconds']:.1f} sentences/s, transformers {f['sentences'] / row['reference_seconds']:.1f} in its best "
+                  f"batches, of {last['batch']}: {row['ratio']:.2f}x" + ("  (must: 1.5x)" if dtype == "float32" else "") +
+                  f"; same tags {row['same_tags']:.4f}; peak memory {last['lamina_peak_mb']:.0f} MB against {last['reference_peak_mb']:.0f} MB")
+        row = f["throughput"]["bfloat16_against_float32"]
+        print(f"    lamina in bfloat16 against transformers in float32: {row['ratio']:.2f}x; of lamina's own tags in float32 {row['same_tags']:.4f} stay")
+        row = f["step"]
+        print(f"one step of fine-tuning, LoRA of rank 16 on q and v and the classifier, {TRAINED_BATCH} sentences of {row['tokens_a_step']:.0f} tokens in all, float32: "
+              f"{row['reference_seconds']:.2f} s against {row['lamina_seconds']:.2f} s of the processor: {row['ratio']:.2f}x  (must: 1.0x)\n"
+              f"    peak memory {row['lamina_peak_mb']:.0f} MB against {row['reference_peak_mb']:.0f} MB", flush=True)
     if "search" in which:
         f = figures["search"] = bench_search(args)
         print(f"{f['what']}:\n"
