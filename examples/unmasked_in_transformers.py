@@ -1,7 +1,7 @@
 """A partly unmasked tagger in transformers: python unmasked_in_transformers.py FOLDER "Some words to tag ."
 
 transformers has no per-layer masks, so that `lamina_unmasked` of config.json is given to the layers here: each gets the mask of its own kind.
-Needs torch, transformers, safetensors.
+Needs torch, transformers, tokenizers, safetensors.
 """
 import json
 import pathlib
@@ -9,7 +9,8 @@ import sys
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForTokenClassification
 
 
 def open_tagger(folder):
@@ -41,11 +42,12 @@ def tag(model, ids, attention_mask):
 
 if __name__ == "__main__":
     folder, words = sys.argv[1], sys.argv[2].split()
-    tokenizer, tagger = AutoTokenizer.from_pretrained(folder), open_tagger(folder)
-    # A word is tagged at its first token, with a space in front, as `lamina tag` feeds it.
-    pieces = [tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in words]
+    tokenizer, tagger = Tokenizer.from_file(f"{folder}/tokenizer.json"), open_tagger(folder)
+    # A word is tagged at its first token, with a space in front, as `lamina tag` feeds it; the beginning of a text, where the tokenizer has one, stands first.
+    alone, begun = tokenizer.encode("x", add_special_tokens=False).ids, tokenizer.encode("x").ids
+    pieces = [begun[:begun.index(alone[0])], *(tokenizer.encode(" " + word, add_special_tokens=False).ids for word in words)]
     ids = torch.tensor([sum(pieces, [])])
     said = tag(tagger, ids, torch.ones_like(ids))[0]
-    starts = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
+    starts = [sum(map(len, pieces[:i])) for i in range(1, len(pieces))]
     for word, at in zip(words, starts):
         print(word, tagger.config.id2label[int(said[at])], sep="\t")
