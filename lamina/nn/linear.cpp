@@ -132,8 +132,9 @@ Tensor gated(const Tensor& gate, const Tensor& up) {
 
 Tensor gated(const Linear& gate, const Linear& up, const Tensor& x) {
   if (is_packed(gate) && is_packed(up)) {
-    if (const auto opened = product(gate, x, passes::Finish::silu, {})) {
-      if (const auto y = product(up, x, passes::Finish::times, *opened)) return *y;
+    const Tensor read = x.to(gate.weight.scalar_type());  // once for both
+    if (const auto opened = product(gate, read, passes::Finish::silu, {})) {
+      if (const auto y = product(up, read, passes::Finish::times, *opened)) return *y;
     }
   }
   return gated(gate(x), up(x));
