@@ -115,6 +115,23 @@ TEST_P(NeuronLaws, ATapThatOnlyReadsChangesNothing) {
   EXPECT_EQ(reader.order, expected);
 }
 
+// Fused kernels for passes without gradients round otherwise than the general ones: both ways must take the
+// same. Two texts in a batch, one padded, so that products of more than one row are made.
+TEST_P(NeuronLaws, InFloat32AReadingTapChangesNothingToTheBit) {
+  class Reading : public Tap {
+   public:
+    bool reads_neurons(Site) const override { return true; }
+  };
+  const Tiny model(architecture());
+  const auto net = build_model(model.opened, {.dtype = at::kFloat});
+  const InferenceMode evaluating;
+  const Tensor row = tiny::batch(ids(*net)), stands = at::ones({2, row.size(1)}, at::kBool);
+  stands[1].narrow(0, 20, row.size(1) - 20).fill_(false);
+  Reading reading;
+  for (const Inputs& inputs : {Inputs{.ids = row}, Inputs{.ids = at::cat({row, row}), .padding = stands}})
+    EXPECT_TRUE(at::equal(net->run(inputs), net->run(inputs, reading)));
+}
+
 TEST_P(NeuronLaws, WhatNeuronsWriteIsWhatThePartWrites) {
   const Tiny model(architecture());
   Reader reader;
