@@ -527,7 +527,10 @@ void run_all(TagJob& job, const RunFiles& files, TrainingFolder& folder, Termina
     const size_t best = best_run(arm);
     size_t place = 0;
     for (const TagRun& other : job.runs) {
-      if (other.arm == run.arm && place++ != best) files.drop(other.name);
+      if (other.arm != run.arm) continue;
+      // Of runs that were done before, those still to be looked at may hold the best.
+      if (place < arm.runs.size() && place != best) files.drop(other.name);
+      ++place;
     }
     if (r + 1 < job.runs.size() && job.runs[r + 1].arm == run.arm) continue;
     if (arm.probe) {
