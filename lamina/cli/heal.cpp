@@ -22,13 +22,6 @@ struct HealFlags {
   DistillOptions distil = {};
 };
 
-std::vector<std::string> globs_of(const std::string& list) {
-  std::vector<std::string> globs;
-  if (list.empty()) return globs;
-  for (const std::string& glob : split(list, ',')) globs.emplace_back(trim(glob));
-  return globs;
-}
-
 // The teacher where the student is, in its arithmetic.
 std::shared_ptr<const Model> teacher_of(const Opened& opened, const Student::Options& student) {
   Weights::Options options{.dtype = student.dtype};

@@ -21,7 +21,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kExamplesInOrder = 20, kWorstExamples = 4;
-constexpr size_t kSpanWindows = 32;
 
 std::vector<label::Tags> gold_of(const std::vector<label::Sentence>& sentences) {
   std::vector<label::Tags> tags;
@@ -205,7 +204,7 @@ struct Reopened {
   std::vector<unmask::Span> spans;
 };
 Reopened reopen(const TagJob& job, const TagRun& run, const fs::path& folder, const Watch& watch,
-                const std::vector<label::Sentence>& sentences, const std::vector<unmask::Window>& looked_at) {
+                const std::vector<label::Sentence>& sentences, const std::vector<unmask::Window>& windows) {
   OpenedTagger opened = open_tagger({.path = folder,
                                      .base = job.flags.adapter_only ? job.flags.model : fs::path(),
                                      .any_base = job.flags.adapter_only},
@@ -215,7 +214,7 @@ Reopened reopen(const TagJob& job, const TagRun& run, const fs::path& folder, co
   Reopened found{.mask = tagger.tested(), .said = {}, .spans = {}};
   for (unmask::Tagger::Tagged& tagged : tagger.tag(sentences, watch))
     found.said.push_back(std::move(tagged.tags));
-  found.spans = unmask::attention_spans(tagger.model(), looked_at, run.options.feeding.repeat,
+  found.spans = unmask::attention_spans(tagger.model(), windows, run.options.feeding.repeat,
                                         unmask::pad_of(job.tokenizer));
   return found;
 }
@@ -264,9 +263,7 @@ int finish_tagging(TagJob& job, const RunFiles& files, TrainingFolder& folder, T
   const Made made = write_model(job, files, run, classifier, folder.path(), watch);
   const bool tested = !job.flags.test.empty();
   const std::vector<label::Sentence>& sentences = tested ? job.data.test : job.data.dev;
-  std::vector<unmask::Window> looked_at =
-      unmask::windows(job.data.dev, job.tokenizer, run.options.feeding.encode);
-  if (looked_at.size() > kSpanWindows) looked_at.resize(kSpanWindows);
+  const std::vector<unmask::Window> windows = looked_at(job, run);
 
   TagOutcome outcome{.model = job.base_name,
                      .title = fmt::format("{} as a tagger, mask plan {}", job.base_name, arm.name),
@@ -285,10 +282,9 @@ int finish_tagging(TagJob& job, const RunFiles& files, TrainingFolder& folder, T
                      .settings = job.settings,
                      .warnings = job.warnings};
   if (!run.options.from_scratch)
-    outcome.before =
-        unmask::attention_spans(*build_model(classifier, {.dtype = run.options.dtype}), looked_at,
-                                run.options.feeding.repeat, unmask::pad_of(job.tokenizer));
-  const Reopened reopened = reopen(job, run, folder.path(), watch, sentences, looked_at);
+    outcome.before = unmask::attention_spans(*build_model(classifier, {.dtype = run.options.dtype}), windows,
+                                             run.options.feeding.repeat, unmask::pad_of(job.tokenizer));
+  const Reopened reopened = reopen(job, run, folder.path(), watch, sentences, windows);
   outcome.after = reopened.spans;
   outcome.mask_test = reopened.mask;
   const std::vector<label::Tags> gold = gold_of(sentences);

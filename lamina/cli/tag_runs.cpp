@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "lamina/base/error.h"
@@ -12,6 +11,7 @@
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/heal/adapter.h"
+#include "lamina/tensor/store.h"
 #include "lamina/tensor/tensor_file.h"
 
 namespace lamina::cli {
@@ -119,14 +119,6 @@ void check_same(const RunFields& before, const RunFields& now, const std::string
   if (!differences.empty())
     fail("{}: is of a run that differs: {}; go on with what it had, or name another folder", what,
          fmt::join(differences, ", "));
-}
-
-void put(Stored& stored, const Tensor& numbers) {
-  const Tensor own_numbers = numbers.contiguous();
-  std::vector<std::byte> bytes(own_numbers.nbytes());
-  std::memcpy(bytes.data(), own_numbers.const_data_ptr(), bytes.size());
-  stored.dtype = dtype_of(own_numbers.scalar_type());
-  own(stored, std::move(bytes));
 }
 
 Tensor rounded(const Stored& stored, DType dtype) {
@@ -268,7 +260,7 @@ Opened with_kept(const Opened& classifier, const fs::path& kept) {
     const auto place = std::ranges::find(checkpoint.tensors, stored.name, &Stored::name);
     if (place == checkpoint.tensors.end())
       fail("{}: {} has no place in the model", file.path().string(), stored.name);
-    put(*place, load(stored, scalar_type(stored.dtype)));
+    store(*place, load(stored, scalar_type(stored.dtype)));
   }
   return declare(std::move(checkpoint));
 }
@@ -277,7 +269,7 @@ Opened in_types_of(const Opened& model, const Opened& base, std::optional<DType>
   Checkpoint checkpoint = model.checkpoint;
   for (Stored& stored : checkpoint.tensors) {
     const DType type = type_of(stored, base, weights);
-    if (stored.made && stored.dtype != type) put(stored, rounded(stored, type));
+    if (stored.made && stored.dtype != type) store(stored, rounded(stored, type));
   }
   return declare(std::move(checkpoint));
 }

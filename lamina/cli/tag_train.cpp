@@ -26,8 +26,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kSpanWindows = 32;  // of the development set, to see where blocks look
-
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -278,11 +276,7 @@ void plan_runs(TagJob& job, const TrainOptions& training, bool rate_given, at::D
       options.feeding = job.feeding;
       options.feeding.repeat = arm.repeat;
       options.learns = arm.probe ? Learns::head : whole ? Learns::everything : Learns::adapters;
-      options.lora = {.rank = flags.rank, .alpha = flags.alpha, .targets = {}};
-      if (!flags.targets.empty()) {
-        for (const std::string& glob : split(flags.targets, ','))
-          options.lora.targets.emplace_back(trim(glob));
-      }
+      options.lora = {.rank = flags.rank, .alpha = flags.alpha, .targets = globs_of(flags.targets)};
       options.dropout = flags.dropout;
       options.lora_dropout = flags.lora_dropout;
       options.from_scratch = flags.from_scratch;
@@ -394,10 +388,8 @@ std::string run_line(const TagJob& job, const TagRun& run, const unmask::RunResu
 }
 
 std::vector<unmask::Span> spans_of(const TagJob& job, const TagRun& run, const Model& model) {
-  std::vector<unmask::Window> windows =
-      unmask::windows(job.data.dev, job.tokenizer, run.options.feeding.encode);
-  if (std::ssize(windows) > kSpanWindows) windows.resize(kSpanWindows);
-  return unmask::attention_spans(model, windows, run.options.feeding.repeat, unmask::pad_of(job.tokenizer));
+  return unmask::attention_spans(model, looked_at(job, run), run.options.feeding.repeat,
+                                 unmask::pad_of(job.tokenizer));
 }
 
 // ---- all of it
@@ -678,6 +670,14 @@ int tag_train(Group& group, TagFlags flags, const TrainingFlags& training_flags,
 }
 
 }  // namespace
+
+std::vector<unmask::Window> looked_at(const TagJob& job, const TagRun& run) {
+  constexpr size_t kWindows = 32;
+  std::vector<unmask::Window> windows =
+      unmask::windows(job.data.dev, job.tokenizer, run.options.feeding.encode);
+  if (windows.size() > kWindows) windows.resize(kWindows);
+  return windows;
+}
 
 size_t best_run(const TagArm& arm) {
   // One that broke is taken where all did.

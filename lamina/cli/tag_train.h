@@ -60,6 +60,9 @@ struct TagJob {
 // beside it. Gives the folder its name and says what came of it.
 int finish_tagging(TagJob& job, const RunFiles& files, TrainingFolder& folder, Terminal& terminal);
 
+// The windows of the development set that show where blocks look.
+std::vector<unmask::Window> looked_at(const TagJob& job, const TagRun& run);
+
 // The arm with the best mean F1 on the development set, and its best run.
 struct TagChoice {
   size_t arm = 0, run = 0;

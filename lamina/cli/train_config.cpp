@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "lamina/base/error.h"
 #include "lamina/base/fields.h"
@@ -13,6 +12,7 @@
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/data/byte_tokenizer.h"
 #include "lamina/heal/first_numbers.h"
+#include "lamina/tensor/store.h"
 
 namespace lamina::cli {
 
@@ -204,9 +204,7 @@ Made model_from(const TrainConfig& config, const fs::path& path) {
         first_numbers(slot, blueprint.blocks, {.seed = config.seed, .deviation = config.deviation})
             .to(type)
             .contiguous();
-    std::vector<std::byte> bytes(numbers.nbytes());
-    std::memcpy(bytes.data(), numbers.const_data_ptr(), bytes.size());
-    own(stored, std::move(bytes));
+    store(stored, numbers);
   }
   checkpoint.sidecars = tokenizer_files(config, tokenizer, blueprint.context);
   return {declare(std::move(checkpoint)), tokenizer};

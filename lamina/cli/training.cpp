@@ -296,6 +296,13 @@ at::Device device_of(const std::string& device, const Group& group) {
   return device_of(device);
 }
 
+std::vector<std::string> globs_of(const std::string& list) {
+  std::vector<std::string> globs;
+  if (list.empty()) return globs;
+  for (const std::string& glob : split(list, ',')) globs.emplace_back(trim(glob));
+  return globs;
+}
+
 DType written_type(const std::string& name) {
   const auto type = dtype_from_name(name);
   if (!type || !is_floating(*type) || is_quantized(*type))

@@ -48,7 +48,8 @@ at::ScalarType arithmetic_of(const std::string& dtype);  // float32, float64
 at::Device device_of(const std::string& device);         // "cpu", "cuda", "cuda:1"
 // The same where several ranks train: "cuda" gives each rank of a machine its own.
 at::Device device_of(const std::string& device, const Group& group);
-DType written_type(const std::string& name);  // of --weights: float32, float16, bfloat16
+std::vector<std::string> globs_of(const std::string& list);  // "a.*, b.*"; none of an empty list
+DType written_type(const std::string& name);                 // of --weights: float32, float16, bfloat16
 // For `together`, in which a verb that trains does all its work.
 GroupOptions group_options(const TrainingFlags& flags);
 // Keeps what one step frees for the next: a step asks for gigabytes, and pages that go back to the system are

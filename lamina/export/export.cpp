@@ -275,17 +275,18 @@ Answer can_write(Form form, const Opened& model, const Plan& plan) {
   if (model.blueprint.labels > 0 && stock_alone)
     return {false, fmt::format("the model is a token classifier, which {} does not know; hf-compact would do",
                                form_name(form))};
-  if (looks_right(model, plan) && stock_alone)
+  const bool unmasked = looks_right(model, plan);
+  if (unmasked && stock_alone)
     return {false, fmt::format("blocks of the model look right, which {} cannot say; hf-compact would do",
                                form_name(form))};
   Answer answer = can_write_weights(form, model, plan);
   if (!answer.possible) return answer;
-  if (looks_right(model, plan))
+  if (unmasked)
     return {true,
             "lamina alone: blocks look right, which no stock loader knows, and the names in config.json keep "
             "them from opening it"};
   if (carries_clamps(model, plan)) {
-    if (form == Form::gguf || form == Form::hf_compat || form == Form::transformer_lens)
+    if (stock_alone)
       return {false,
               fmt::format("{} can say the clamps that stand in the config beside the weights; {}hf-perlayer "
                           "would do",

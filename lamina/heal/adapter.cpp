@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
+#include "lamina/tensor/store.h"
 #include "lamina/tensor/tensor_file.h"
 
 namespace lamina {
@@ -21,11 +21,6 @@ constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kTensors = "adapter_model.safetensors";
 constexpr std::string_view kRoot = "base_model.model.", kDown = ".lora_A.weight", kUp = ".lora_B.weight",
                            kWeight = ".weight", kClass = "transformer.";
-
-// A map reads the residual or writes to it: its other axis tells which way round it is stored.
-bool stored_in_out(const Slot& slot) {
-  return slot.axes[slot.silences ? 1 : 0].name == "residual";
-}
 
 std::string module_of(std::string_view tensor) {
   return std::string(tensor.substr(0, tensor.rfind('.')));
@@ -56,14 +51,6 @@ void check_numbers(const Stored& stored, std::string_view what) {
 
 std::string shape_text(const Shape& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-void put(Stored& stored, const Tensor& value, DType dtype) {
-  const Tensor numbers = value.to(scalar_type(dtype)).contiguous();
-  std::vector<std::byte> bytes(numbers.nbytes());
-  std::memcpy(bytes.data(), numbers.const_data_ptr(), bytes.size());
-  stored.dtype = dtype;
-  own(stored, std::move(bytes));
 }
 
 }  // namespace
@@ -201,7 +188,7 @@ Opened with_adapter(const Opened& opened, const Adapter& adapter) {
     const DType kept = computed_dtype(stored->dtype);
     const at::ScalarType type = scalar_type(kept);
     const Tensor change = at::mm(load(product.up, type), load(product.down, type)) * adapter.scale;
-    put(*stored, load(*stored, type) + (in_out ? change.t() : change), kept);
+    store(*stored, (load(*stored, type) + (in_out ? change.t() : change)).to(scalar_type(kept)));
   }
   for (const Stored& whole : adapter.whole) {
     const auto [stored, slot] = place(whole.name);
@@ -209,7 +196,7 @@ Opened with_adapter(const Opened& opened, const Adapter& adapter) {
       fail("{}: {} has the shape {} where the model's has {}; is it the adapter of another model?", where,
            whole.name, shape_text(whole.shape), shape_text(stored->shape));
     const DType kept = computed_dtype(stored->dtype);
-    put(*stored, load(whole, scalar_type(kept)), kept);
+    store(*stored, load(whole, scalar_type(kept)));
   }
   return declare(std::move(checkpoint));
 }

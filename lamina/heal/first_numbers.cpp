@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
 #include "lamina/checkpoint/numbers.h"
+#include "lamina/tensor/store.h"
 
 namespace lamina {
 
@@ -32,9 +32,7 @@ Opened with_first_numbers(const Opened& opened, const FirstNumbers& options) {
     stored.dtype = editable_dtype(stored.dtype);
     const Tensor numbers =
         first_numbers(*slot, opened.blueprint.blocks, options).to(scalar_type(stored.dtype)).contiguous();
-    std::vector<std::byte> bytes(numbers.nbytes());
-    std::memcpy(bytes.data(), numbers.const_data_ptr(), bytes.size());
-    own(stored, std::move(bytes));
+    store(stored, numbers);
   }
   return declare(std::move(checkpoint));
 }

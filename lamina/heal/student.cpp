@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
@@ -13,6 +12,7 @@
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/models/registry.h"
 #include "lamina/tensor/autograd.h"
+#include "lamina/tensor/store.h"
 
 namespace lamina {
 
@@ -54,9 +54,7 @@ std::vector<Map> linear_maps(const Blueprint& blueprint) {
   for (const Slot& slot : blueprint.slots) {
     const bool head = slot.name == blueprint.head && !blueprint.tied();
     if (slot.axes.size() != 2 || (slot.part < 0 && !head) || !slot.name.ends_with(kWeight)) continue;
-    // A map reads the residual or writes to it: its other axis tells which way round it is stored.
-    const bool writes = slot.silences;
-    const bool in_out = slot.axes[writes ? 1 : 0].name == "residual";
+    const bool in_out = stored_in_out(slot);
     const int64_t first = slot.axes[0].size(), second = slot.axes[1].size();
     maps.push_back({.path = slot.name.substr(0, slot.name.size() - kWeight.size()),
                     .in_out = in_out,
@@ -84,13 +82,14 @@ void put(Stored& stored, const Tensor& value, const std::optional<DType>& wanted
       at::isfinite(value).all().item<bool>())
     fail("{} holds numbers that are too large for {}; write the model as float32", stored.name,
          dtype_name(type));
-  std::vector<std::byte> bytes(rounded.nbytes());
-  std::memcpy(bytes.data(), rounded.const_data_ptr(), bytes.size());
-  stored.dtype = type;
-  own(stored, std::move(bytes));
+  store(stored, rounded);
 }
 
 }  // namespace
+
+bool stored_in_out(const Slot& slot) {
+  return slot.axes[slot.silences ? 1 : 0].name == "residual";
+}
 
 Student::Student(Opened opened, Options options) : opened_(std::move(opened)), options_(std::move(options)) {
   const InferenceMode off(false);  // what is made under it can never be trained

@@ -23,6 +23,10 @@ struct LoraOptions {
   double dropout = 0;  // of what each adapter reads, in training passes
 };
 
+// Whether the matrix of a linear map of a part, or of a head, stands [in, out]: it reads the residual or
+// writes to it, and its other axis tells which way round.
+bool stored_in_out(const Slot& slot);
+
 struct Parameter {
   std::string name;    // the tensor's, or of an adapter "PATH.lora_A.weight", "PATH.lora_B.weight"
   Tensor value;        // a leaf that wants a gradient
