@@ -18,7 +18,17 @@ int64_t elements(const Slot& slot) {
 }  // namespace
 
 std::string_view kind_name(Kind kind) {
-  return kind == Kind::attention ? "attention" : "mlp";
+  switch (kind) {
+    case Kind::attention:
+      return "attention";
+    case Kind::mlp:
+      return "mlp";
+    case Kind::resnet:
+      return "resnet";
+    case Kind::transformer:
+      return "transformer";
+  }
+  return "";
 }
 
 std::string_view place_name(NeuronPlace place) {
@@ -48,6 +58,7 @@ std::string_view reader_name(Reader reader) {
 }
 
 std::string Part::label() const {
+  if (!short_name.empty()) return short_name;
   return fmt::format("{}{}", kind == Kind::attention ? 'A' : 'F', block);
 }
 

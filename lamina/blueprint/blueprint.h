@@ -12,8 +12,9 @@
 
 namespace lamina {
 
-enum class Kind { attention, mlp };
-std::string_view kind_name(Kind kind);  // "attention", "mlp"
+// resnet: two convolutions; transformer: self-attention, cross-attention and feed-forward in one.
+enum class Kind { attention, mlp, resnet, transformer };
+std::string_view kind_name(Kind kind);  // "attention", "mlp", "resnet", "transformer"
 
 // An index into `Blueprint::parts`. Its text form is the part's weight path ("model.layers.7.mlp").
 struct Site {
@@ -37,6 +38,7 @@ struct Slot {
   std::string name;        // the checkpoint's own tensor name
   std::vector<Axis> axes;  // outermost first
   int part = -1;           // the part it belongs to; -1: outside every part
+  int wrapper = -1;        // of `wrappers`, the one it belongs to
   bool silences = false;   // zeroing this tensor silences its part
 };
 
@@ -80,7 +82,15 @@ struct Neurons {
   std::string bias_key = {};  // config key that gives all of them biases in every block; empty: there is none
 };
 
-// A residual branch x + f(norm(x)), with its norm: present, or declared gone.
+// What stands around parts and goes when all of them are gone: the norm and the two projections of a
+// transformer of several blocks in a U-Net.
+struct Wrapper {
+  std::string path;        // "down_blocks.1.attentions.0"
+  std::vector<int> parts;  // in the order of the walk, without others between
+};
+
+// A residual branch x + f(norm(x)), with its norm: present, or declared gone. Where a U-Net's branch changes
+// the number of channels, x runs through the shortcut, which stays when the branch goes.
 struct Part {
   std::string path;  // "model.layers.7.self_attn"
   Kind kind = Kind::attention;
@@ -91,14 +101,16 @@ struct Part {
   int64_t score_width = 0;  // query width: 4 * score_width * context FLOPs a token beside the matrix products
   std::optional<Neurons> neurons = {};  // of a feed-forward, present or not
   std::optional<FrontNorm> norm = {};   // nothing: it was folded into the maps that read it
+  std::string short_name = {};          // "d1.r0", "mid.a0", "u2.a1.b3"; empty: kind and block say it
 
-  std::string label() const;  // "A7", "F7"
+  std::string label() const;  // "A7", "F7", or the short name
 };
 
 struct Blueprint {
   std::string family;  // "llama"
   std::vector<Slot> slots;
   std::vector<Part> parts;  // in the order of the walk
+  std::vector<Wrapper> wrappers = {};
   std::vector<std::string>
       optional_slots;  // may be in the file or not (a head stored beside the embedding it is tied to)
   std::vector<std::string> unread = {};  // in some files, and no weights (the causal mask of old GPT-2 files)
@@ -118,6 +130,10 @@ struct Blueprint {
   std::string depth_key = "num_hidden_layers";  // config key that holds `blocks`
   std::vector<std::string> per_layer_arrays;    // config keys that hold one value a block
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
+  std::string removed_key = {};  // config key that lists the parts that are gone, by path; empty: absence.h's
+  std::vector<std::string> stages = {};  // of a U-Net, in the order of the walk: "down_blocks.0", "mid_block"
+
+  bool speaks() const { return vocabulary > 0 && labels == 0; }  // its head says next tokens
 
   bool tied() const { return head == embedding; }
   std::string head_path() const { return head.substr(0, head.rfind('.')); }  // "lm_head"

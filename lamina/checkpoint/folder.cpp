@@ -14,7 +14,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::string_view kIndex = "model.safetensors.index.json";
+constexpr std::string_view kIndexEnd = ".safetensors.index.json";
+
+// "model" of transformers' files, "diffusion_pytorch_model" of diffusers'.
+std::string stem_of(const Checkpoint& checkpoint) {
+  return json_has(checkpoint.config, "_class_name") ? "diffusion_pytorch_model" : "model";
+}
 
 // Written anew for every output; everything else small in the folder travels as it is.
 bool is_sidecar(const fs::directory_entry& entry) {
@@ -47,7 +52,8 @@ std::string weight_file_hint(const fs::path& folder) {
 void add_shard(Checkpoint& checkpoint, const std::string& name) {
   const fs::path path = checkpoint.path / name;
   if (!fs::exists(path))
-    fail("{}: is named by {} but is not there; was the download complete?", path.string(), kIndex);
+    fail("{}: is named by {}{} but is not there; was the download complete?", path.string(),
+         stem_of(checkpoint), kIndexEnd);
   auto file = MappedFile::open(path);
   const safetensors::Header header = safetensors::parse_header(file->bytes(), path.string());
   const int shard = static_cast<int>(checkpoint.shards.size());
@@ -65,7 +71,7 @@ void add_shard(Checkpoint& checkpoint, const std::string& name) {
 }
 
 void add_sharded(Checkpoint& checkpoint) {
-  const fs::path path = checkpoint.path / kIndex;
+  const fs::path path = checkpoint.path / (stem_of(checkpoint) + std::string(kIndexEnd));
   const safetensors::Index index = safetensors::parse_index(read_file(path), path.string());
   checkpoint.index = index.document;
   std::unordered_map<std::string_view, std::string_view> home;
@@ -166,17 +172,18 @@ Checkpoint open_folder(const fs::path& folder) {
   if (indexes.size() > 1)
     fail("{}: holds two indexes, {} and {}; remove the one that is not meant", folder.string(), indexes[0],
          indexes[1]);
-  if (!indexes.empty() && indexes[0] != kIndex)
-    fail("{}: the index {} is not named {}", folder.string(), indexes[0], kIndex);
+  const std::string file = stem_of(checkpoint) + ".safetensors", index = file + ".index.json";
+  if (!indexes.empty() && indexes[0] != index)
+    fail("{}: the index {} is not named {}", folder.string(), indexes[0], index);
   if (!indexes.empty()) {
     add_sharded(checkpoint);
-  } else if (std::ranges::count(weights, "model.safetensors") == 1 || weights.size() == 1) {
-    add_shard(checkpoint, weights.size() == 1 ? weights[0] : "model.safetensors");
+  } else if (std::ranges::count(weights, file) == 1 || weights.size() == 1) {
+    add_shard(checkpoint, weights.size() == 1 ? weights[0] : file);
   } else if (weights.empty()) {
     fail("{}: holds no .safetensors file{}", folder.string(), weight_file_hint(folder));
   } else {
     fail("{}: holds {} .safetensors files and no {}; was the download complete?", folder.string(),
-         weights.size(), kIndex);
+         weights.size(), index);
   }
   return checkpoint;
 }
@@ -199,14 +206,16 @@ void write_folder(const Checkpoint& checkpoint, const fs::path& folder, const Wr
     size_t number = 0;
     for (int shard : used) {
       names[static_cast<size_t>(shard)] =
-          used.size() == 1 ? "model.safetensors"
-                           : fmt::format("model-{:05}-of-{:05}.safetensors", ++number, used.size());
+          used.size() == 1
+              ? stem_of(checkpoint) + ".safetensors"
+              : fmt::format("{}-{:05}-of-{:05}.safetensors", stem_of(checkpoint), ++number, used.size());
     }
   }
   for (int shard : used)
     write_shard(checkpoint, shard, folder / names[static_cast<size_t>(shard)], options, done, total);
   if (used.size() > 1)
-    write_file(folder / kIndex, written_index(checkpoint, names, options.dtype).dump(2) + "\n");
+    write_file(folder / (stem_of(checkpoint) + std::string(kIndexEnd)),
+               written_index(checkpoint, names, options.dtype).dump(2) + "\n");
 
   for (const Sidecar& sidecar : checkpoint.sidecars) {
     if (const auto* text = std::get_if<std::string>(&sidecar.body)) {

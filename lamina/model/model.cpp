@@ -6,7 +6,8 @@ namespace lamina {
 
 Tensor Model::run(const Inputs& inputs, Tap& tap) const {
   Stream stream = begin(inputs);
-  for (Site site : blueprint().present()) step(stream, site, tap);
+  // Absent parts too: what stands between parts (a sampler) is done with the part in front of it.
+  for (int i = 0; i < static_cast<int>(blueprint().parts.size()); ++i) step(stream, {i}, tap);
   return finish(stream, tap);
 }
 

@@ -30,16 +30,25 @@ struct Cache {
 };
 
 struct Inputs {
-  Tensor ids;                          // [batch, tokens] int64
+  Tensor ids = {};                     // [batch, tokens] int64
   std::optional<Tensor> padding = {};  // [batch, tokens] bool, true where a token stands
   std::optional<Cache> cache = {};     // what came before; an empty Cache starts one
+  // Of a denoiser instead:
+  Tensor sample = {};  // [batch, channels, height, width]
+  Tensor time = {};    // [batch] timesteps, floating
+  Tensor text = {};    // [batch, tokens, width]: what cross-attention reads
+  // SDXL's: "text_embeds" [batch, width] and "time_ids" [batch, 6].
+  std::map<std::string, Tensor> added = {};
 };
 
 struct Stream {
-  Tensor x;                              // [batch, tokens, width]
-  std::map<std::string, Tensor> shared;  // what the family computes once a pass (rotary tables)
+  Tensor x;  // [batch, tokens, width]; of a U-Net [batch, channels, height, width]
+  std::map<std::string, Tensor> shared;  // what the family computes once a pass (rotary tables, time, text)
   std::optional<Tensor> padding;
   std::optional<Cache> cache;
+  // What later parts take up again, the last put there first: the skips of a U-Net, the residual around a
+  // transformer.
+  std::vector<Tensor> stack = {};
 };
 
 // What attention did in one part. weights(queries, keys, options) gives where each head looked; `out` applied
@@ -50,13 +59,39 @@ struct Heads {
   const Linear& out;
 };
 
+// A self-attention over a map of tokens, as it finds it in a part: x are the normed tokens in rows of
+// `width`.
+struct MapQuery {
+  const Tensor& x;  // [batch, height * width, channels]
+  const Linear &q, &k, &v;
+  int64_t heads = 1, height = 0, width = 0;
+};
+// Another way for tokens of a map to look at each other. What it gives, [batch, height * width, channels],
+// goes through the part's output projection.
+class MapAttention {
+ public:
+  virtual ~MapAttention() = default;
+  virtual Tensor operator()(const MapQuery& query) const = 0;
+};
+
 // What one pass may see, skip or replace. The default does nothing.
 class Tap {
  public:
   virtual ~Tap() = default;
   virtual bool skips(Site) const { return false; }
-  // Called after a part that ran: the residual before and after it.
+  // Called after a part that ran: the residual before and after it; behind a shortcut, if there is one.
   virtual void saw(Site, const Tensor& /*before*/, const Tensor& /*after*/) {}
+  // What a part is to add to the residual in place of running (what it added in an earlier pass); null: it
+  // runs.
+  virtual const Tensor* stands_in(Site) const { return nullptr; }
+  // Called where a stage of a U-Net ends, behind its sampler.
+  virtual void saw_stage(int /*of Blueprint::stages*/, const Tensor& /*x*/) {}
+  // Parts of a U-Net whose convolutions and linear maps this pass sees: `saw_map` is called with what each
+  // reads and gives, by its path.
+  virtual bool reads_maps(Site) const { return false; }
+  virtual void saw_map(Site, std::string_view /*path*/, const Tensor& /*in*/, const Tensor& /*out*/) {}
+  // How the self-attention of a U-Net's part is made in this pass; null: as the checkpoint has it.
+  virtual const MapAttention* map_attention(Site) const { return nullptr; }
   // Parts whose neurons this pass reads or replaces: `neurons` is then called at each place the part has, in
   // the order gate, linear, post, with values [batch, tokens, neurons]; the pass goes on with what it
   // returns.
@@ -110,12 +145,12 @@ class Model {
   virtual Stream begin(const Inputs& inputs) const = 0;
   // x <- x + f(x) for the part at `site`; nothing when it is absent or skipped.
   virtual void step(Stream& stream, Site site, Tap& tap) const = 0;
-  // The normed residual that the head reads, [batch, tokens, width].
+  // What the last map reads: the normed residual, [batch, tokens, width] or [batch, channels, height, width].
   virtual Tensor read_out(const Stream& stream, Tap& tap) const = 0;
   const Linear& head() const { return head_; }
 
-  Tensor finish(const Stream& stream, Tap& tap) const { return head_(read_out(stream, tap)); }
-  // Logits, [batch, tokens, vocabulary].
+  virtual Tensor finish(const Stream& stream, Tap& tap) const { return head_(read_out(stream, tap)); }
+  // Logits, [batch, tokens, vocabulary]; of a denoiser what it predicts, [batch, channels, height, width].
   Tensor run(const Inputs& inputs, Tap& tap) const;
   Tensor run(const Inputs& inputs) const;
 

@@ -1,0 +1,47 @@
+// A diffusers pipeline folder as a value: model_index.json names its components, each a folder of its own.
+// What is not replaced is written back byte for byte.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lamina/base/json.h"
+#include "lamina/base/progress.h"
+#include "lamina/checkpoint/checkpoint.h"
+
+namespace lamina {
+
+struct Pipeline {
+  struct Component {
+    std::string name;        // "unet", "text_encoder_2"
+    std::string library;     // "diffusers", "transformers"
+    std::string class_name;  // "UNet2DConditionModel"
+  };
+  std::filesystem::path path;
+  Json index = Json::object();             // model_index.json
+  std::string index_text = {};             // as read
+  std::vector<Component> components = {};  // those that are there, in the order of the index
+  std::vector<std::string> files = {};     // every regular file, relative paths with '/', sorted
+
+  bool has(std::string_view component) const;
+  std::filesystem::path folder(std::string_view component) const { return path / component; }
+};
+
+// Whether the folder holds a model_index.json.
+bool is_pipeline(const std::filesystem::path& folder);
+
+// Throws Error when the index is malformed, names a folder outside the pipeline or one that is not there.
+Pipeline open_pipeline(const std::filesystem::path& folder);
+
+struct PipelineOptions {
+  WriteOptions write = {};
+  // Of a component that is replaced: files other than config and weights that go into its folder.
+  std::map<std::string, std::string> extra_files = {};  // relative to the pipeline: content
+};
+// Writes into an existing empty folder: `replaced` components as given (by name), all else as it is.
+void write_pipeline(const Pipeline& pipeline, const std::map<std::string, const Checkpoint*>& replaced,
+                    const std::filesystem::path& folder, const PipelineOptions& options);
+
+}  // namespace lamina
