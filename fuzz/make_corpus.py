@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import struct
+import zlib
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -198,3 +199,38 @@ save("conll", "broken", "a\tI-X\nb\tB-X\nc\tI-Y\nd\tB--X\ne\tI-X-\nf\tE-X\ng\tL-
 save("conll", "scored", "a\tB-X\tB-X\nb\tI-X\tI-X\nc\tO\tB-Y\n\nd\tB-X\tB-X\ne\tB-Y\tI-X\nf\tI-Y\tO\n")
 save("conll", "scored_iobes", "S-X B-X\nO E-X\n\nB-Y S-Y\nE-Y S-Y\n")
 save("conll", "bytes", b"\xef\xbb\xbfa\xff\tO\n\xe4\xba\xba\tB-\xc3\xa9\n\xef\xbb\xbf\tO\n")
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, depth, colour, rows, *more, interlaced=0, end=b""):
+    """`rows` as bytes without filter numbers; `more` chunks stand before the pixels, `end` behind them."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + body + end + chunk(b"IEND", b"")
+
+
+def adam7(width, height, pixel):
+    for x0, y0, dx, dy in [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]:
+        for y in range(y0, height, dy):
+            if x0 < width:
+                yield b"".join(pixel(x, y) for x in range(x0, width, dx))
+
+
+def colours(x, y):
+    return bytes([x * 40, y * 50, 7])
+
+
+RGB = [b"".join(colours(x, y) for x in range(5)) for y in range(3)]
+FRAME = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 5, 3, 0, 0, 1, 10, 0, 0))
+save("png", "rgb_texts", png(5, 3, 8, 2, RGB, chunk(b"tEXt", b"Title\0caf\xe9"), chunk(b"zTXt", b"Long\0\0" + zlib.compress(b"a" * 50)),
+                             end=chunk(b"iTXt", b"Late\0\0\0de\0\0" + "Käse".encode())))
+save("png", "palette_trns", png(4, 2, 2, 3, [b"\x1b", b"\xe4"], chunk(b"PLTE", bytes(range(0, 120, 10))), chunk(b"tRNS", b"\0\x80")))
+save("png", "grey16", png(2, 1, 16, 0, [struct.pack(">HH", 0x8000, 0xFFFF)]))
+save("png", "grey_alpha", png(2, 1, 8, 4, [b"\x10\xff\x20\x00"]))
+save("png", "interlaced", png(5, 3, 8, 2, adam7(5, 3, colours), interlaced=1))
+save("png", "apng", png(5, 3, 8, 2, RGB, chunk(b"acTL", struct.pack(">II", 2, 0)), FRAME,
+                        end=chunk(b"fcTL", struct.pack(">IIIIIHHBB", 1, 5, 3, 0, 0, 1, 10, 0, 0)) +
+                        chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(48)))))

@@ -13,6 +13,8 @@
 
 namespace lamina {
 
+inline constexpr int64_t max_picture_pixels = 100'000'000;
+
 struct Picture {
   int64_t width = 0, height = 0;
   int channels = 3;                  // 1 grey, 3 RGB, 4 RGBA (alpha not premultiplied)
@@ -36,7 +38,7 @@ struct ReadPicture {
   ImageTexts texts = {};
 };
 // Palettes, 16 bits and interlacing become 8 bits a channel; animation is its first picture. Throws Error for
-// damaged files and pictures of more than 100 million pixels.
+// damaged files and pictures of more than `max_picture_pixels`.
 ReadPicture read_png(Bytes bytes, std::string_view what);
 ReadPicture read_png(const std::filesystem::path& path);
 
