@@ -3,16 +3,15 @@
 #include "lamina/family/family.h"
 #include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
+#include "lamina/family/unet.h"
 #include "lamina/plan/plan.h"
 
 namespace lamina {
 
 std::span<const Architecture> architectures() {
   static const Architecture all[] = {
-      llama::llama_declaration(),
-      llama::mistral_declaration(),
-      llama::qwen2_declaration(),
-      gpt2::declaration(),
+      llama::llama_declaration(), llama::mistral_declaration(), llama::qwen2_declaration(),
+      gpt2::declaration(),        unet::declaration(),
   };
   return all;
 }
@@ -24,15 +23,16 @@ const Architecture& architecture_of(const Json& config, std::string_view what) {
     const Json& first = config.at("architectures")[0];
     asked = stock_name(first.is_string() ? first.get<std::string>() : first.dump());
   }
+  if (asked.empty()) asked = stock_name(json_string_or(config, "_class_name", "", what));
   const std::string type = stock_name(json_string_or(config, "model_type", "", what));
   for (const Architecture& architecture : architectures()) {
-    if (asked == architecture.name || asked == architecture.classifier ||
-        (asked.empty() && type == architecture.model_type))
+    if (asked.empty() ? type == architecture.model_type
+                      : asked == architecture.name || asked == architecture.classifier)
       return architecture;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", architecture.name);
   }
   if (asked.empty() && type.empty())
-    fail("{}: neither \"architectures\" nor \"model_type\" says what the model is", what);
+    fail("{}: none of \"architectures\", \"model_type\" and \"_class_name\" says what the model is", what);
   fail("{}: {} is not known here; {} are", what, in_quotes(asked.empty() ? type : asked), known);
 }
 

@@ -74,9 +74,14 @@ struct Effect {
     }
     // What the file holds for the part beside its weights (an old file's mask) goes with it.
     const std::string inside = blueprint.part(site).path + ".";
+    const bool listed = !blueprint.removed_key.empty();  // by path; a shortcut inside stays
     std::erase_if(checkpoint.tensors, [&](const Stored& tensor) {
-      return gone.contains(tensor.name) || tensor.name.starts_with(inside);
+      return gone.contains(tensor.name) || (!listed && tensor.name.starts_with(inside));
     });
+    if (listed) {
+      checkpoint.config[blueprint.removed_key].push_back(cut.site);
+      return;
+    }
     const std::pair part(blueprint.part(site).block, blueprint.part(site).kind);
     absences.insert(part);
     removed.parts.erase(part);  // a part that is gone has no norm to speak of, and no mask
@@ -153,6 +158,33 @@ struct Effect {
   }
 };
 
+// A wrapper goes with the last of its parts, and is silent when all that is left in it is.
+void close_wrappers(Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan) {
+  std::set<int> cut, removed;
+  for (const Edit& edit : plan.edits) {
+    if (const auto* one = std::get_if<Cut>(&edit)) cut.insert(blueprint.site(one->site).index);
+  }
+  for (Site site : removed_sites(plan, blueprint)) removed.insert(site.index);
+  for (size_t w = 0; w < blueprint.wrappers.size(); ++w) {
+    const std::vector<int>& parts = blueprint.wrappers[w].parts;
+    const auto all = [&](const std::set<int>& gone) {
+      return std::ranges::all_of(parts, [&](int part) {
+        return gone.contains(part) || !blueprint.parts[static_cast<size_t>(part)].present;
+      });
+    };
+    if (!all(removed)) continue;
+    for (const Slot& slot : blueprint.slots) {
+      if (slot.wrapper != static_cast<int>(w)) continue;
+      const auto it = std::ranges::find(checkpoint.tensors, slot.name, &Stored::name);
+      if (it == checkpoint.tensors.end()) continue;
+      if (all(cut))
+        checkpoint.tensors.erase(it);
+      else if (slot.silences)
+        it->zero = true;
+    }
+  }
+}
+
 // Parts go first, so that nothing is made for them; clamps act on what replacements have left.
 constexpr int kLastTurn = 2;
 int turn(const Edit& edit) {
@@ -181,6 +213,7 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
         std::visit(Effect{blueprint, result, absences, removed, unmasked, held, beyond, numbers}, edit);
     }
   }
+  close_wrappers(result, blueprint, plan);
   for (auto& [name, values] : numbers) std::move(values).put(stored_of(result, name));
   if (absences != before) write_absences(result.config, absences);
   if (held != held_before) write_clamps(result.config, held);

@@ -11,7 +11,8 @@ namespace lamina {
 
 namespace {
 
-constexpr std::string_view kKey = "lamina_clamps", kType = "lamina_", kArchitecture = "Lamina";
+constexpr std::string_view kKey = "lamina_clamps", kType = "lamina_", kArchitecture = "Lamina",
+                           kClass = "_class_name";
 
 // The path of the linear map whose bias moves the value at a place.
 const std::string& map_at(NeuronPlace place, const Neurons& neurons) {
@@ -127,6 +128,12 @@ void name_for_loaders(Json& config, const Blueprint& blueprint) {
   const bool ours = json_has(config, kKey) ||
                     read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{} ||
                     !read_unmasked(config, blueprint.blocks, "config.json").empty();
+  if (json_has(config, kClass)) {  // diffusers' way to say it
+    const bool cut = !blueprint.removed_key.empty() && json_has(config, blueprint.removed_key);
+    const std::string name = stock_name(json_string(config, kClass, "config.json"));
+    config[std::string(kClass)] = cut ? std::string(kArchitecture) + name : name;
+    return;
+  }
   const std::string type = json_string_or(config, "model_type", blueprint.family, "config.json");
   if (!ours && stock_name(type) == type) return;
   const auto renamed = [&](std::string_view prefix, const std::string& name) {
