@@ -3,6 +3,7 @@
 #include "lamina/family/family.h"
 #include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
+#include "lamina/family/scorer.h"
 #include "lamina/family/unet.h"
 #include "lamina/plan/plan.h"
 
@@ -11,7 +12,7 @@ namespace lamina {
 std::span<const Architecture> architectures() {
   static const Architecture all[] = {
       llama::llama_declaration(), llama::mistral_declaration(), llama::qwen2_declaration(),
-      gpt2::declaration(),        unet::declaration(),
+      gpt2::declaration(),        scorer::declaration(),        unet::declaration(),
   };
   return all;
 }

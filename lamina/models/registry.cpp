@@ -3,6 +3,7 @@
 #include "lamina/base/error.h"
 #include "lamina/models/gpt2/gpt2.h"
 #include "lamina/models/llama/llama.h"
+#include "lamina/models/scorer/scorer.h"
 #include "lamina/models/unet/unet.h"
 
 namespace lamina {
@@ -19,6 +20,7 @@ constexpr Entry kModels[] = {
     {"MistralForCausalLM", llama::build},
     {"Qwen2ForCausalLM", llama::build},
     {"GPT2LMHeadModel", gpt2::build},
+    {"LaminaSceneScorer", scorer::build},
     {"UNet2DConditionModel", unet::build},
 };
 
