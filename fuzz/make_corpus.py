@@ -234,3 +234,9 @@ save("png", "interlaced", png(5, 3, 8, 2, adam7(5, 3, colours), interlaced=1))
 save("png", "apng", png(5, 3, 8, 2, RGB, chunk(b"acTL", struct.pack(">II", 2, 0)), FRAME,
                         end=chunk(b"fcTL", struct.pack(">IIIIIHHBB", 1, 5, 3, 0, 0, 1, 10, 0, 0)) +
                         chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(48)))))
+
+save("pipeline_index", "sd", json.dumps({"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0",
+                                         "feature_extractor": [None, None], "safety_checker": ["stable_diffusion", "X"],
+                                         "unet": ["diffusers", "UNet2DConditionModel"], "requires_safety_checker": False}))
+save("pipeline_index", "xl", json.dumps({"force_zeros_for_empty_prompt": True, "add_watermarker": None, "vae": ["diffusers", "AutoencoderKL"]}))
+save("pipeline_index", "out", json.dumps({"../unet": ["diffusers", "UNet2DConditionModel"]}))

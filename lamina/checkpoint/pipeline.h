@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lamina/base/json.h"
@@ -29,10 +30,16 @@ struct Pipeline {
   std::filesystem::path folder(std::string_view component) const { return path / component; }
 };
 
+// What an index names, in its order, without a look at folders: {"unet": ["diffusers",
+// "UNet2DConditionModel"], "feature_extractor": [null, null], "requires_safety_checker": true}. Throws Error
+// for a name that could lead out of the pipeline, or a component that is said in another way.
+std::vector<Pipeline::Component> pipeline_components(const Json& index, std::string_view what);
+
 // Whether the folder holds a model_index.json.
 bool is_pipeline(const std::filesystem::path& folder);
 
-// Throws Error when the index is malformed, names a folder outside the pipeline or one that is not there.
+// Throws Error when the index is malformed, names a folder outside the pipeline or one that is not there, or
+// a link leads out.
 Pipeline open_pipeline(const std::filesystem::path& folder);
 
 struct PipelineOptions {
