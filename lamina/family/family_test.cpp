@@ -66,7 +66,7 @@ TEST(Architecture, IsNamedByArchitecturesOrModelType) {
   EXPECT_EQ(architecture_of({{"architectures", nullptr}, {"model_type", "llama"}}, "c").name,
             "LlamaForCausalLM");
   EXPECT_THAT(refusal([] { architecture_of(Json::object(), "c"); }),
-              HasSubstr("neither \"architectures\" nor \"model_type\""));
+              HasSubstr("none of \"architectures\", \"model_type\""));
   EXPECT_THAT(refusal([] { architecture_of({{"model_type", "gpt9"}}, "c"); }),
               HasSubstr("\"gpt9\" is not known here; LlamaForCausalLM, "));
   EXPECT_THAT(refusal([] { architecture_of({{"architectures", {"GPT9"}}, {"model_type", "llama"}}, "c"); }),
@@ -199,7 +199,9 @@ TEST(Declare, AcceptsWhatFits) {
   for (const Architecture& architecture : architectures()) {
     const Opened opened = declare(made_for(architecture.tiny()));
     EXPECT_EQ(opened.architecture, &architecture);
-    EXPECT_EQ(opened.blueprint.parts.size(), 8U);
+    if (opened.blueprint.speaks()) {
+      EXPECT_EQ(opened.blueprint.parts.size(), 8U);
+    }
   }
 }
 

@@ -28,7 +28,7 @@ const Architecture& architecture_of(const Json& config, std::string_view what) {
   const std::string type = stock_name(json_string_or(config, "model_type", "", what));
   for (const Architecture& architecture : architectures()) {
     if (asked.empty() ? type == architecture.model_type
-                      : asked == architecture.name || asked == architecture.classifier)
+                      : asked == stock_name(architecture.name) || asked == architecture.classifier)
       return architecture;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", architecture.name);
   }

@@ -79,7 +79,11 @@ struct Effect {
       return gone.contains(tensor.name) || (!listed && tensor.name.starts_with(inside));
     });
     if (listed) {
-      checkpoint.config[blueprint.removed_key].push_back(cut.site);
+      Json& list = checkpoint.config[blueprint.removed_key];
+      list.push_back(cut.site);
+      std::sort(list.begin(), list.end(), [&](const Json& a, const Json& b) {  // as the blueprint has them
+        return blueprint.site(a.get<std::string>()) < blueprint.site(b.get<std::string>());
+      });
       return;
     }
     const std::pair part(blueprint.part(site).block, blueprint.part(site).kind);

@@ -20,10 +20,19 @@ namespace lamina::tiny {
 
 using tests::Folder;
 
-// Every registered architecture: what the laws run over.
-inline std::vector<const Architecture*> listed() {
+// Every registered architecture.
+inline std::vector<const Architecture*> every() {
   std::vector<const Architecture*> all;
   for (const Architecture& architecture : architectures()) all.push_back(&architecture);
+  return all;
+}
+
+// The language models among them.
+inline std::vector<const Architecture*> listed() {
+  std::vector<const Architecture*> all = every();
+  std::erase_if(all, [](const Architecture* architecture) {
+    return !architecture->blueprint(architecture->tiny(), "tiny").speaks();
+  });
   return all;
 }
 
@@ -128,6 +137,41 @@ inline Tensor logits(const Model& model, const std::vector<int32_t>& ids) {
 }
 inline Tensor logits(const Opened& opened, const std::vector<int32_t>& ids) {
   return logits(*build_model(opened, {.dtype = at::kDouble}), ids);
+}
+
+// Something that a model of any kind can read.
+inline Inputs inputs(const Opened& opened, uint64_t seed = 7) {
+  const Json& config = opened.checkpoint.config;
+  Random random(seed);
+  const auto numbers = [&](at::IntArrayRef sizes) {
+    const Tensor values = at::empty(sizes, at::kDouble);
+    double* data = values.data_ptr<double>();
+    for (int64_t i = 0; i < values.numel(); ++i) data[i] = random.centred();
+    return values;
+  };
+  if (opened.blueprint.family == "unet") {
+    const int64_t added = json_integer_or(config, "projection_class_embeddings_input_dim", 0, "tiny");
+    Inputs made{.sample = numbers({2, config.at("in_channels").get<int64_t>(), 8, 12}),
+                .time = at::tensor({3.0, 700.0}, at::kDouble),
+                .text = numbers({2, 5, config.at("cross_attention_dim").get<int64_t>()})};
+    if (added > 0) {
+      const auto each = config.at("addition_time_embed_dim").get<int64_t>();
+      made.added = {{"text_embeds", numbers({2, added - 6 * each})},
+                    {"time_ids", numbers({2, 6}).abs() * 100}};
+    }
+    return made;
+  }
+  if (opened.blueprint.speaks() || json_has(config, "vocab_size"))
+    return {.ids = batch(tokens(12, config.at("vocab_size").get<int64_t>(), seed))};
+  return {.sample = numbers({2, 3, 16, 24})};  // pictures
+}
+inline Tensor answer(const Model& model, const Opened& opened, Tap& tap) {
+  const InferenceMode evaluating;
+  return model.run(inputs(opened), tap);
+}
+inline Tensor answer(const Opened& opened) {
+  Tap none;
+  return answer(*build_model(opened, {.dtype = at::kDouble}), opened, none);
 }
 
 inline Plan cuts(const std::vector<std::string>& sites) {
