@@ -18,12 +18,6 @@ Inputs rows(const Tensor& sample, const Tensor& time, const Conditions& conditio
 
 }  // namespace
 
-int64_t Calibration::samples() const {
-  int64_t count = 0;
-  for (const CalibrationBatch& batch : batches) count += batch.inputs.sample.size(0);
-  return count;
-}
-
 std::vector<int64_t> stratified_times(int64_t count, int64_t steps, uint64_t seed) {
   std::vector<int64_t> times;
   for (int64_t i = 0; i < count; ++i) times.push_back(steps * i / count);

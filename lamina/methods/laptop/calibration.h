@@ -23,7 +23,11 @@ struct Calibration {
   int64_t steps = 1000;     // of the schedule
   std::string source = {};  // for people: "64 latents that the pipeline drew for 64 captions"
 
-  int64_t samples() const;
+  int64_t samples() const {
+    int64_t count = 0;
+    for (const CalibrationBatch& batch : batches) count += batch.inputs.sample.size(0);
+    return count;
+  }
 };
 
 // floor(T i / n), i = 0 ... n - 1, in an order that the seed decides.

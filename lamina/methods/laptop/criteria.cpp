@@ -1,0 +1,168 @@
+#include "lamina/methods/laptop/criteria.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "lamina/base/error.h"
+#include "lamina/base/random.h"
+#include "lamina/base/text.h"
+#include "lamina/models/registry.h"
+#include "lamina/tensor/autograd.h"
+
+namespace lamina::laptop {
+
+namespace {
+
+struct Name {
+  Criterion criterion;
+  std::string_view name;
+};
+constexpr Name kNames[] = {{Criterion::output, "output"},       {Criterion::task, "task"},
+                           {Criterion::guided, "guided"},       {Criterion::time_weighted, "time-weighted"},
+                           {Criterion::influence, "influence"}, {Criterion::magnitude, "magnitude"},
+                           {Criterion::taylor, "taylor"},       {Criterion::random, "random"}};
+
+std::vector<double> plain_means(const BatchScores::PerSample& values) {
+  std::vector<double> list;
+  for (const Mean& m : means(values)) list.push_back(std::max(0.0, m.value));
+  return list;
+}
+
+}  // namespace
+
+std::string_view criterion_name(Criterion criterion) {
+  return std::ranges::find(kNames, criterion, &Name::criterion)->name;
+}
+
+std::vector<std::string> criterion_names() {
+  std::vector<std::string> names;
+  for (const Name& entry : kNames) names.emplace_back(entry.name);
+  return names;
+}
+
+Criterion criterion_from_name(std::string_view name) {
+  for (const Name& entry : kNames)
+    if (entry.name == name) return entry.criterion;
+  fail("{} is no criterion; {} are", in_quotes(name), fmt::join(criterion_names(), ", "));
+}
+
+bool reads_scores(Criterion criterion) {
+  return criterion != Criterion::magnitude && criterion != Criterion::taylor &&
+         criterion != Criterion::random;
+}
+
+std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t steps) {
+  switch (criterion) {
+    case Criterion::output:
+      return plain_means(scores.all.output);
+    case Criterion::task:
+      if (scores.all.task.empty())
+        fail("the criterion task needs to know what the denoiser is to say, and these samples do not");
+      return plain_means(scores.all.task);
+    case Criterion::guided:
+      if (scores.all.guided.empty())
+        fail("the criterion guided needs samples with and without their text, and these have one");
+      return plain_means(scores.all.guided);
+    case Criterion::influence:
+      return plain_means(scores.all.influence);
+    case Criterion::time_weighted: {
+      std::vector<double> values;
+      for (const std::vector<double>& row : scores.all.output) {
+        double sum = 0, weights = 0;
+        for (size_t s = 0; s < row.size(); ++s) {
+          const double weight = (scores.all.times[s] + 1) / static_cast<double>(steps);
+          sum += weight * row[s], weights += weight;
+        }
+        values.push_back(sum / weights);
+      }
+      return values;
+    }
+    case Criterion::magnitude:
+    case Criterion::taylor:
+    case Criterion::random:
+      break;
+  }
+  fail("the criterion {} is not made from scores", criterion_name(criterion));
+}
+
+std::vector<double> magnitudes(const Checkpoint& checkpoint, const Blueprint& blueprint,
+                               std::span<const Site> candidates) {
+  const InferenceMode evaluating;
+  std::vector<double> squares(blueprint.parts.size(), 0), counts(blueprint.parts.size(), 0);
+  for (const Slot& slot : blueprint.slots) {
+    if (slot.part < 0) continue;
+    const Stored* stored = checkpoint.find(slot.name);
+    if (!stored) continue;
+    const auto part = static_cast<size_t>(slot.part);
+    squares[part] += load(*stored, at::kFloat).square().sum(at::kDouble).item<double>();
+    counts[part] += static_cast<double>(stored->elements());
+  }
+  std::vector<double> values;
+  for (Site site : candidates) {
+    const auto part = static_cast<size_t>(site.index);
+    values.push_back(counts[part] > 0 ? squares[part] / counts[part] : 0);
+  }
+  return values;
+}
+
+std::vector<double> taylor(const Opened& opened, std::span<const Site> candidates,
+                           const Calibration& calibration, const Watch& watch) {
+  const Blueprint& blueprint = opened.blueprint;
+  Weights::Options options;
+  std::vector<std::pair<int, Tensor>> leaves;  // of which part
+  for (const Slot& slot : blueprint.slots) {
+    if (slot.part < 0) continue;
+    const Tensor leaf = load(*opened.checkpoint.find(slot.name), at::kFloat).detach().set_requires_grad(true);
+    options.trained[slot.name] = leaf;
+    leaves.emplace_back(slot.part, leaf);
+  }
+  const std::unique_ptr<Model> model = build_model(opened, std::move(options));
+  double done = 0;
+  for (const CalibrationBatch& batch : calibration.batches) {
+    if (watch.stop.stop_requested()) throw Stopped{};
+    if (!batch.target.defined())
+      fail("the criterion taylor needs to know what the denoiser is to say, and these samples do not");
+    const Tensor loss = (model->run(batch.inputs) - batch.target).square().flatten(1).mean(1).sum();
+    torch::autograd::backward({loss});
+    watch.report({.phase = "gradients",
+                  .done = ++done,
+                  .total = static_cast<double>(calibration.batches.size()),
+                  .detail = ""});
+  }
+  std::vector<double> sums(blueprint.parts.size(), 0);
+  for (const auto& [part, leaf] : leaves) {
+    if (leaf.grad().defined())
+      sums[static_cast<size_t>(part)] += (leaf.grad() * leaf.detach()).sum(at::kDouble).item<double>();
+  }
+  std::vector<double> values;
+  for (Site site : candidates)
+    values.push_back(std::abs(sums[static_cast<size_t>(site.index)]) /
+                     static_cast<double>(calibration.samples()));
+  return values;
+}
+
+std::vector<double> drawn(size_t candidates, uint64_t seed) {
+  SplitMix random(seed);
+  std::vector<double> values;
+  for (size_t i = 0; i < candidates; ++i) values.push_back(random.uniform());
+  return values;
+}
+
+std::vector<double> score_drops(std::span<const Site> candidates,
+                                const std::function<double(std::span<const Site>)>& score,
+                                const Watch& watch) {
+  const double whole = score({});
+  std::vector<double> values;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (watch.stop.stop_requested()) throw Stopped{};
+    values.push_back(std::max(0.0, whole - score(candidates.subspan(i, 1))));
+    watch.report({.phase = "scorer",
+                  .done = static_cast<double>(i + 1),
+                  .total = static_cast<double>(candidates.size()),
+                  .detail = ""});
+  }
+  return values;
+}
+
+}  // namespace lamina::laptop

@@ -1,0 +1,181 @@
+#include "lamina/methods/laptop/laptop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "lamina/family/unet.h"
+#include "tests/laws/tiny.h"
+
+namespace lamina::laptop {
+namespace {
+
+const Architecture& unet_architecture() {
+  return architecture_of(
+      {{"architectures", {"UNet2DConditionModel"}}, {"_class_name", "UNet2DConditionModel"}}, "test");
+}
+
+CalibrationBatch batch_for(const Json& config, int64_t count, uint64_t seed, at::ScalarType dtype) {
+  const unet::Config c = unet::read_config(config, "test");
+  const auto normal = [&](std::vector<int64_t> sizes) { return random_normal(sizes, seed++).to(dtype); };
+  Inputs inputs{.sample = normal({count, c.in_channels, 8, 8}),
+                .time = at::arange(count).to(at::kFloat) * 321 + 1,
+                .text = normal({count, 5, c.context[0]})};
+  inputs.added = {{"text_embeds", normal({count, c.added_width - 6 * c.added_time_width})},
+                  {"time_ids", at::ones({count, 6}, dtype)}};
+  Inputs untold = inputs;
+  untold.text = at::zeros_like(inputs.text);
+  return {.inputs = inputs, .unguided = untold, .target = normal({count, c.out_channels, 8, 8})};
+}
+
+Prices prices_of(const Blueprint& blueprint) {
+  return {.axes = {"params"},
+          .whole = {blueprint.parameters()},
+          .saved = [&blueprint](std::span<const Site> sites) {
+            return std::vector<int64_t>{unet::parameters_saved(blueprint, {sites.begin(), sites.end()})};
+          }};
+}
+
+class Laptop : public testing::Test {
+ protected:
+  tiny::Tiny tiny_{unet_architecture()};
+  const Blueprint& blueprint() const { return tiny_.opened.blueprint; }
+  std::vector<Site> candidates_ = candidates_of(tiny_.opened.blueprint);
+};
+
+TEST_F(Laptop, CriteriaAreWhatTheySay) {
+  const CalibrationBatch batch = batch_for(tiny_.opened.checkpoint.config, 3, 1, at::kDouble);
+  const Scores scores = gathered(candidates_, std::vector{score(*tiny_.model, candidates_, batch, {})});
+  for (const std::string& name : criterion_names()) {
+    const Criterion criterion = criterion_from_name(name);
+    EXPECT_EQ(criterion_name(criterion), name);
+    if (!reads_scores(criterion)) continue;
+    const std::vector<double> values = values_of(scores, criterion, 1000);
+    ASSERT_EQ(values.size(), candidates_.size());
+    for (double value : values) EXPECT_GE(value, 0) << name;
+  }
+  EXPECT_THROW(criterion_from_name("outptu"), Error);
+  const std::vector<double>& row = scores.all.output[4];
+  EXPECT_NEAR(values_of(scores, Criterion::time_weighted, 1000)[4],
+              (2 * row[0] + 323 * row[1] + 644 * row[2]) / (2 + 323 + 644), 1e-9 * row[0]);
+  Scores bare = scores;
+  bare.all.task.clear(), bare.all.guided.clear();
+  EXPECT_THROW(values_of(bare, Criterion::task, 1000), Error);
+  EXPECT_THROW(values_of(bare, Criterion::guided, 1000), Error);
+}
+
+TEST_F(Laptop, MagnitudeReadsTheWeights) {
+  const std::vector<double> values = magnitudes(tiny_.opened.checkpoint, blueprint(), candidates_);
+  double squares = 0, count = 0;
+  for (const Slot& slot : blueprint().slots) {
+    if (slot.part != candidates_[3].index) continue;
+    const Tensor w = load(*tiny_.opened.checkpoint.find(slot.name), at::kDouble);
+    squares += w.square().sum().item<double>();
+    count += static_cast<double>(w.numel());
+  }
+  EXPECT_NEAR(values[3], squares / count, 1e-6 * values[3]);
+}
+
+// sum g w is the derivative of the loss when all of the part's weights are scaled.
+TEST_F(Laptop, TaylorIsTheDerivativeAlongThePart) {
+  Calibration calibration;
+  calibration.batches = {batch_for(tiny_.opened.checkpoint.config, 2, 1, at::kFloat),
+                         batch_for(tiny_.opened.checkpoint.config, 1, 9, at::kFloat)};
+  const std::vector<double> values = taylor(tiny_.opened, candidates_, calibration);
+  const auto loss_scaled = [&](Site site, double scale) {
+    tiny::InMemory scaled = tiny::random_checkpoint(unet_architecture());
+    for (Stored& stored : scaled.checkpoint.tensors) {
+      const Tensor w = load(stored, at::kDouble);
+      if (blueprint().slot(stored.name)->part == site.index) scaled.set(stored, w * scale);
+    }
+    const Opened opened = declare(scaled.checkpoint);
+    const std::unique_ptr<Model> model = build_model(opened, {.dtype = at::kDouble});
+    double loss = 0;
+    for (const CalibrationBatch& batch : calibration.batches)
+      loss += (model->run(batch.inputs) - batch.target).square().flatten(1).mean(1).sum().item<double>();
+    return loss / 3;
+  };
+  for (size_t i = 0; i < candidates_.size(); i += 5) {
+    const double slope =
+        (loss_scaled(candidates_[i], 1 + 1e-4) - loss_scaled(candidates_[i], 1 - 1e-4)) / 2e-4;
+    EXPECT_NEAR(values[i], std::abs(slope), 1e-3 * std::abs(slope) + 1e-4) << i;
+  }
+}
+
+TEST_F(Laptop, ScorersAreAskedOnceACandidate) {
+  int calls = 0;
+  const std::vector<double> values = score_drops(candidates_, [&](std::span<const Site> gone) {
+    ++calls;
+    return gone.empty() ? 5.0 : 5.0 - (gone[0].index - 1);
+  });
+  EXPECT_EQ(calls, static_cast<int>(candidates_.size()) + 1);
+  EXPECT_EQ(values[0], 0);  // a score that rose
+  EXPECT_EQ(values[3], 2);
+  EXPECT_EQ(drawn(4, 1), drawn(4, 1));
+  EXPECT_NE(drawn(4, 1), drawn(4, 2));
+}
+
+TEST_F(Laptop, BlocksOfAWrapperGoInTheOrderOfTheirValuesAndTakeItWithThem) {
+  std::vector<double> values;
+  for (size_t i = 0; i < candidates_.size(); ++i)
+    values.push_back(static_cast<double>(candidates_.size() - i));
+  const std::vector<Bundle> bundles = free_bundles(blueprint(), candidates_, values);
+  const Prices prices = prices_of(blueprint());
+  const Cover cover = cover_of(bundles, candidates_, values, prices, {1});
+  size_t states = 0;
+  std::set<int> seen;
+  for (const Group& group : cover.groups) {
+    states = std::max(states, group.size());
+    for (int candidate : group.back().candidates) EXPECT_TRUE(seen.insert(candidate).second);
+    EXPECT_EQ(group[0].loss, 0);
+    EXPECT_EQ(group[0].saved, std::vector<int64_t>{0});
+    if (group.size() != 4) continue;  // the transformer of three blocks
+    const int64_t one = group[1].saved[0];
+    EXPECT_EQ(group[2].saved[0], 2 * one);
+    EXPECT_GT(group[3].saved[0], 3 * one);
+    EXPECT_LT(group[1].loss, group[2].loss / 2);
+  }
+  EXPECT_EQ(states, 4u);
+  EXPECT_EQ(seen.size(), candidates_.size());
+
+  // What the solver says it saves is what goes.
+  Cover half = cover;
+  half.least = {blueprint().parameters() / 2};
+  const Choice choice = exact(half).best.at(0);
+  const std::vector<int> gone = removed(half, choice);
+  EXPECT_EQ(choice.saved, prices.saved(sites_of(candidates_, gone)));
+  const Plan plan = plan_of(blueprint(), candidates_, gone, values);
+  EXPECT_EQ(removed_sites(plan, blueprint()), sites_of(candidates_, gone));
+  const Opened cut = declare(apply(tiny_.opened.checkpoint, blueprint(), plan));
+  EXPECT_EQ(cut.blueprint.parameters(), blueprint().parameters() - choice.saved[0]);
+}
+
+TEST_F(Laptop, RandomChoicesHoldTheirBudgets) {
+  const std::vector<double> values = drawn(candidates_.size(), 3);
+  const Cover cover = cover_of(free_bundles(blueprint(), candidates_, values), candidates_, values,
+                               prices_of(blueprint()), {blueprint().parameters() / 3});
+  for (uint64_t seed = 0; seed < 20; ++seed) EXPECT_TRUE(holds(cover, *random_choice(cover, seed)));
+  EXPECT_NE(random_choice(cover, 1)->taken, random_choice(cover, 2)->taken);
+  Cover impossible = cover;
+  impossible.least = {blueprint().parameters()};
+  EXPECT_FALSE(random_choice(impossible, 1).has_value());
+}
+
+TEST(Handcrafted, CutsOfBkSdm) {
+  const Blueprint b = unet::blueprint(unet::published_config("sd1.5"), "test");
+  EXPECT_EQ(handcrafted(b, "bk-base").size(), 14u);
+  EXPECT_EQ(handcrafted(b, "bk-small").size(), 17u);
+  std::vector<std::string> names;
+  for (Site site : handcrafted(b, "bk-base")) names.push_back(b.part(site).label());
+  EXPECT_THAT(names, testing::ElementsAre("d0.r1", "d0.a1", "d1.r1", "d1.a1", "d2.r1", "d2.a1", "d3.r1",
+                                          "u0.r1", "u1.r1", "u1.a1", "u2.r1", "u2.a1", "u3.r1", "u3.a1"));
+  // d3, mid and u0 are eight, of which d3.r1 and u0.r1 are counted.
+  EXPECT_EQ(handcrafted(b, "bk-tiny").size(), 14u + 6u);
+  EXPECT_THROW(handcrafted(b, "bk-large"), Error);
+  EXPECT_THROW(handcrafted(unet::blueprint(unet::published_config("bk-base"), "test"), "bk-base"), Error);
+}
+
+}  // namespace
+}  // namespace lamina::laptop
