@@ -86,8 +86,11 @@ class Tap {
   virtual const Tensor* stands_in(Site) const { return nullptr; }
   // Called where a stage of a U-Net ends, behind its sampler.
   virtual void saw_stage(int /*of Blueprint::stages*/, const Tensor& /*x*/) {}
-  // Parts of a U-Net whose convolutions and linear maps this pass sees: `saw_map` is called with what each
-  // reads and gives, by its path.
+  // Called behind what stands between parts and changes the residual: a sampler, the way out of a transformer
+  // of several blocks.
+  virtual void saw_between(std::string_view /*path*/, const Tensor& /*x*/) {}
+  // Parts of a U-Net whose convolutions and linear maps this pass sees (Site{}: those between parts and
+  // behind them): `saw_map` is called with what each reads and gives, by its path.
   virtual bool reads_maps(Site) const { return false; }
   virtual void saw_map(Site, std::string_view /*path*/, const Tensor& /*in*/, const Tensor& /*out*/) {}
   // How the self-attention of a U-Net's part is made in this pass; null: as the checkpoint has it.

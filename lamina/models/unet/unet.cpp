@@ -173,7 +173,10 @@ class Unet : public Model {
     return normed;
   }
 
-  Tensor finish(const Stream& stream, Tap& tap) const override { return conv_out_(read_out(stream, tap)); }
+  Tensor finish(const Stream& stream, Tap& tap) const override {
+    static const std::string path = "conv_out";
+    return Watched(tap, {}, path)(conv_out_, "", read_out(stream, tap));
+  }
 
  private:
   static Conv conv(const Weights& weights, const std::string& path, int64_t stride, int64_t padding) {
@@ -281,6 +284,10 @@ class Unet : public Model {
     if (inputs.text.size(0) != batch || inputs.time.size(0) != batch)
       fail("the sample is a batch of {}, the text one of {}, the time one of {}", batch, inputs.text.size(0),
            inputs.time.size(0));
+    for (const Step& step : steps_) {
+      if (step.block && step.op.context != inputs.text.size(2))
+        fail("{} reads a text of width {}, not of {}", step.op.path, step.op.context, inputs.text.size(2));
+    }
     if (!added_) return;
     const auto text = inputs.added.find("text_embeds"), ids = inputs.added.find("time_ids");
     if (text == inputs.added.end() || ids == inputs.added.end() || ids->second.dim() != 2 ||
@@ -337,15 +344,19 @@ class Unet : public Model {
         stream.stack.pop_back();
         // A pass that began with other parts than it ends with may have entered all the same.
         x = all_gone(op, tap) ? map : map + step.around->leave(x, map, Watched(tap, {}, op.path));
+        tap.saw_between(op.path, x);
         break;
       }
       case Op::Kind::down:
         if (config_.downsample_padding == 0) x = at::constant_pad_nd(x, {0, 1, 0, 1});
-        x = (*step.conv)(x);
+        x = Watched(tap, {}, op.path)(*step.conv, "", x);
+        tap.saw_between(op.path, x);
         break;
       case Op::Kind::up: {
         const Tensor& skip = stream.stack.back();
-        x = (*step.conv)(at::upsample_nearest2d(x, {skip.size(2), skip.size(3)}));
+        x = Watched(tap, {}, op.path)(*step.conv, "",
+                                      at::upsample_nearest2d(x, {skip.size(2), skip.size(3)}));
+        tap.saw_between(op.path, x);
         break;
       }
       case Op::Kind::stage_end:
