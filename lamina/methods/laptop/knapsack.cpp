@@ -80,7 +80,7 @@ struct Increment {
   double ratio() const { return loss / saving; }
 };
 
-// The hull from nothing saved, nothing lost; slopes rise.
+// The hull from the cheapest option on; slopes rise.
 std::vector<Increment> hull(const Group& group, int depth, const std::vector<double>& savings) {
   struct Point {
     double saving, loss;
@@ -91,7 +91,7 @@ std::vector<Increment> hull(const Group& group, int depth, const std::vector<dou
     return a.saving != b.saving ? a.saving < b.saving : a.loss < b.loss;
   });
   const auto slope = [](const Point& a, const Point& b) { return (b.loss - a.loss) / (b.saving - a.saving); };
-  std::vector<Point> corners = {{0, 0}};
+  std::vector<Point> corners = {{savings[0], group[0].loss}};
   for (const Point& point : points) {
     if (point.saving <= corners.back().saving) continue;
     // What saves more and loses less makes those in front of it useless.
@@ -115,15 +115,15 @@ class BranchAndBound {
       if (cover.least[a] > 0) axes_.push_back(a);
     order_groups();
     make_relaxations();
-    choice_.taken.assign(cover.groups.size(), 0);
-    choice_.saved.assign(cover.least.size(), 0);
+    choice_ = choice_of(cover, std::vector<int>(cover.groups.size(), 0));
     const size_t n = order_.size();
     most_.assign(n + 1, std::vector<int64_t>(cover.least.size(), 0));
     for (size_t depth = n; depth-- > 0;) {
       for (size_t a = 0; a < cover.least.size(); ++a) {
         const Group& group = cover.groups[order_[depth]];
-        most_[depth][a] = most_[depth + 1][a] +
-                          std::ranges::max(group, {}, [a](const Option& o) { return o.saved[a]; }).saved[a];
+        const int64_t most =
+            std::ranges::max(group, {}, [a](const Option& o) { return o.saved[a]; }).saved[a];
+        most_[depth][a] = most_[depth + 1][a] + most - group[0].saved[a];
       }
     }
   }
@@ -284,7 +284,7 @@ class BranchAndBound {
   ExactOptions options_;
   std::vector<size_t> axes_, order_;
   std::vector<Relaxation> relaxations_;
-  std::vector<std::vector<int64_t>> most_;
+  std::vector<std::vector<int64_t>> most_;  // that groups from a depth on can save beside their option 0
   Choice choice_;
   Exact result_;
 };

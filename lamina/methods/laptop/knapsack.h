@@ -18,7 +18,7 @@ struct Option {
   double loss = 0;                   // >= 0
   std::vector<int64_t> saved = {};   // >= 0, one an axis: parameters, multiply-adds, nanoseconds
 };
-using Group = std::vector<Option>;
+using Group = std::vector<Option>;  // option 0 loses least
 
 struct Cover {
   std::vector<Group> groups = {};   // none empty
@@ -40,9 +40,9 @@ Choice choice_of(const Cover& cover, std::vector<int> taken);
 bool holds(const Cover& cover, const Choice& choice);
 std::vector<int> removed(const Cover& cover, const Choice& choice);  // candidates, ascending
 
-// From nothing removed, the step that loses least (`loss`), or least for what it saves (`ratio`: on several
-// axes the sum of the shares of their budgets), until the budgets hold; what is then superfluous goes back,
-// the dearest first. Nothing when no choice holds them.
+// From every group's option 0, the step that loses least (`loss`), or least for what it saves (`ratio`: on
+// several axes the sum of the shares of their budgets), until the budgets hold; what is then superfluous goes
+// back, the dearest first. Nothing when no choice holds them.
 enum class Order { loss, ratio };
 std::optional<Choice> greedy(const Cover& cover, Order order);
 

@@ -105,6 +105,35 @@ TEST(Knapsack, GroupsAgree) {
   }
 }
 
+// A layout where something always goes.
+TEST(Knapsack, GroupsWhoseCheapestOptionIsNotFreeAgree) {
+  SplitMix random(13);
+  for (int round = 0; round < 100; ++round) {
+    Cover cover = draw_groups(random, 7, 1 + static_cast<size_t>(round % 2), random.uniform());
+    for (Group& group : cover.groups) {
+      for (Option& option : group) {
+        option.loss += 0.3 * random.uniform();
+        for (int64_t& saved : option.saved) saved += random.below(30);
+      }
+      std::ranges::sort(group, {}, &Option::loss);
+    }
+    const std::optional<Choice> best = brute_force(cover);
+    const Exact searched = exact(cover);
+    ASSERT_EQ(searched.best.size(), best ? 1u : 0u);
+    if (!best) continue;
+    EXPECT_NEAR(searched.best[0].loss, best->loss, 1e-12);
+    if (cover.least.size() == 1) {
+      EXPECT_NEAR(Frontier(cover, {}).at(cover.least[0])->loss, best->loss, 1e-12);
+    }
+    for (Order order : {Order::loss, Order::ratio}) {
+      const std::optional<Choice> found = greedy(cover, order);
+      if (!found) continue;
+      EXPECT_TRUE(holds(cover, *found));
+      EXPECT_GE(found->loss, best->loss - 1e-12);
+    }
+  }
+}
+
 TEST(Knapsack, TwoBudgetsAtOnceAgreeWithBruteForce) {
   SplitMix random(4);
   for (int round = 0; round < 100; ++round) {
