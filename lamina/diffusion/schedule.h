@@ -53,7 +53,9 @@ class Solver {
 };
 
 // `name`: "ddim", "ddpm", "euler", "dpm++", "pndm"; empty: as the config's _class_name says. Every field of
-// the config that changes results is honoured; one that is not known here is an Error.
+// the config that changes results is honoured; one that is not known here is an Error. Named otherwise than
+// the config's class, the solver takes the fields that it knows, as diffusers' from_config does. "eta" in the
+// config, which diffusers takes as an argument, is DDIM's.
 std::unique_ptr<Solver> solver(const Json& config, std::string_view name, int64_t steps,
                                std::string_view what);
 std::vector<std::string> solver_names();
