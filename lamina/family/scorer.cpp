@@ -52,11 +52,11 @@ Blueprint blueprint(const Json& json, std::string_view what) {
     b.slots.push_back({.name = path + ".weight", .axes = axes});
     b.slots.push_back({.name = path + ".bias", .axes = {axes.front()}});
   };
-  const auto kernel = [](int64_t side) { return Axis{"kernel", side}; };
+  const auto kernel = [](int64_t side) { return Axis{"", side}; };
   const auto stage_axis = [&](size_t stage) {
-    return Axis{fmt::format("stage{}", stage), c.channels[stage]};
+    return Axis{"", c.channels[stage]};  // the residual of a stage, normed in groups
   };
-  weight("conv_in", {stage_axis(0), {"colours", 3}, kernel(3), kernel(3)});
+  weight("conv_in", {stage_axis(0), {"", 3}, kernel(3), kernel(3)});
   for (size_t stage = 0; stage < c.channels.size(); ++stage) {
     const std::string path = fmt::format("stages.{}", stage);
     const Axis channels = stage_axis(stage);
@@ -70,8 +70,8 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   const Axis squeezed{"squeezed", c.squeezed, 1}, features{"features", c.features};
   weight("norm_out", {stage_axis(c.channels.size() - 1)});
   weight("squeeze", {squeezed, stage_axis(c.channels.size() - 1), kernel(1), kernel(1)});
-  weight("features", {features, {"flat", c.squeezed, c.last_side() * c.last_side()}});
-  weight("head", {{"answers", c.answers()}, features});
+  weight("features", {features, {"squeezed", c.squeezed, c.last_side() * c.last_side()}});
+  weight("head", {{"", c.answers()}, features});
   return b;
 }
 

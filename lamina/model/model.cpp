@@ -35,6 +35,8 @@ bool looks_left(bool causal, const Tap& tap, Site site, const Cache::Entry* cach
 }
 
 void check_speaks(const Blueprint& blueprint, std::string_view what) {
+  if (blueprint.vocabulary == 0)
+    fail("{}: is no language model ({}), and says no next tokens", what, blueprint.family);
   if (blueprint.labels > 0)
     fail("{}: is a token classifier with {} classes and says no next tokens; lamina tag runs it", what,
          blueprint.labels);

@@ -198,6 +198,30 @@ TEST_P(EveryLaws, AKeptStreamGoesOnAsThePassDid) {
   }
 }
 
+// Adds what parts added in an earlier pass.
+class StandIns : public Tap {
+ public:
+  void saw(Site site, const Tensor& before, const Tensor& after) override { added[site] = after - before; }
+  const Tensor* stands_in(Site site) const override {
+    const auto it = added.find(site);
+    return it == added.end() || !replays ? nullptr : &it->second;
+  }
+  std::map<Site, Tensor> added;
+  bool replays = false;
+};
+
+TEST_P(EveryLaws, WhatAPartAddedStandsInForIt) {
+  const Tiny model(architecture());
+  StandIns tap;
+  const Tensor expected = tiny::answer(*model.model, model.opened, tap);
+  EXPECT_EQ(tap.added.size(), model.opened.blueprint.parts.size());
+  tap.replays = true;
+  EXPECT_LT(tiny::greatest_difference(expected, tiny::answer(*model.model, model.opened, tap)), 1e-9);
+  if (tap.added.empty()) return;
+  tap.added.begin()->second = 2 * tap.added.begin()->second;
+  EXPECT_GT(tiny::greatest_difference(expected, tiny::answer(*model.model, model.opened, tap)), 1e-6);
+}
+
 TEST_P(EveryLaws, APlanSurvivesJson) {
   const Blueprint blueprint = architecture().blueprint(architecture().tiny(), "tiny");
   Plan plan;

@@ -131,6 +131,10 @@ class Llama : public Model {
     const Block& block = blocks_[static_cast<size_t>(site.index / 2)];
     const bool attends = site.index % 2 == 0;
     if (tap.skips(site) || (attends ? !block.attention : !block.mlp)) return;
+    if (const Tensor* other = tap.stands_in(site)) {
+      stream.x = stream.x + *other;
+      return;
+    }
     Cache::Entry* cached = stream.cache ? &stream.cache->entries[static_cast<size_t>(site.index)] : nullptr;
     const Tensor after =
         attends ? (*block.attention)(stream, cached, tap, site)
