@@ -201,7 +201,7 @@ Made model_from(const TrainConfig& config, const fs::path& path) {
     stored.dtype = dtype_of(type);
     for (const Axis& axis : slot.axes) stored.shape.push_back(axis.size());
     const Tensor numbers =
-        first_numbers(slot, blueprint.blocks, {.seed = config.seed, .deviation = config.deviation})
+        first_numbers(slot, blueprint, {.seed = config.seed, .deviation = config.deviation})
             .to(type)
             .contiguous();
     store(stored, numbers);

@@ -10,6 +10,7 @@
 namespace lamina {
 
 int64_t Batch::learnt() const {
+  if (targets.is_floating_point()) return targets.numel();
   return targets.ne(kNotLearnt).sum().item<int64_t>();
 }
 

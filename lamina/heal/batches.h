@@ -14,8 +14,10 @@ namespace lamina {
 inline constexpr int64_t kNotLearnt = -100;  // a target of this value is passed over
 
 struct Batch {
-  Inputs inputs;           // ids [batch, tokens]
-  Tensor targets;          // [batch, tokens] int64: what each position is to say, or kNotLearnt
+  Inputs inputs;  // ids [batch, tokens]; of a network on pictures `sample`, of a denoiser time and text too
+  // [batch, tokens] int64: what each position is to say, or kNotLearnt. Of a network on pictures what it is
+  // to give, floating: every number counts.
+  Tensor targets;
   int64_t first = 0;       // the run's position of its first sample
   int64_t learnt() const;  // targets that count
 };

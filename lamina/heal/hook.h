@@ -19,7 +19,7 @@ struct Batch;
 // One optimizer step as it was.
 struct StepRecord {
   int64_t step = 0;      // 1 for the first
-  double loss = 0;       // cross-entropy, nats a position that counts, over all ranks
+  double loss = 0;       // the objective's measure over targets that count, all ranks: cross-entropy, in nats
   double objective = 0;  // what was made small, a position
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping

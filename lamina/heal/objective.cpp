@@ -1,94 +1,17 @@
 #include "lamina/heal/objective.h"
 
 #include "lamina/base/error.h"
-#include "lamina/heal/impl/autocast.h"
 #include "lamina/heal/impl/head_loss.h"
+#include "lamina/heal/impl/walk.h"
 #include "lamina/tensor/autograd.h"
 
 namespace lamina {
 
 namespace {
 
-namespace ag = torch::autograd;
-
-// A part without a graph of its own: the stream before it is kept, and it runs again in backward.
-struct Again : torch::CustomClassHolder {
-  const Model* model;
-  Tap* tap;
-  Site site;
-  Stream before;
-  std::function<void(bool)> recomputing;
-  bool narrow = false;
-};
-
-class Recomputed : public ag::Function<Recomputed> {
- public:
-  // `anchor` wants a gradient, so that backward comes here even where the stream before does not.
-  static Tensor forward(ag::AutogradContext* context, const Tensor& x, const Tensor& /*anchor*/,
-                        const c10::intrusive_ptr<Again>& again) {
-    context->saved_data["again"] = c10::IValue::make_capsule(again);
-    context->saved_data["wanted"] = x.requires_grad();
-    Stream stream = again->before;
-    stream.x = x.detach().set_requires_grad(x.requires_grad());
-    // With a graph, though it is dropped: passes without one take other kernels, which round otherwise.
-    const c10::AutoGradMode on(true);
-    again->model->step(stream, again->site, *again->tap);
-    return stream.x.detach();
-  }
-
-  static ag::variable_list backward(ag::AutogradContext* context, const ag::variable_list& gradients) {
-    if (c10::GradMode::is_enabled()) fail("a part that runs again has no second derivative here");
-    const auto it = context->saved_data.find("again");
-    if (it == context->saved_data.end()) fail("backward went over a part that runs again twice");
-    const auto again = c10::static_intrusive_pointer_cast<Again>(it->second.toCapsule());
-    const bool wanted = context->saved_data["wanted"].toBool();
-    context->saved_data.clear();
-    Stream stream = std::move(again->before);
-    const Tensor x = stream.x.detach().set_requires_grad(wanted);
-    stream.x = x;
-    {
-      const c10::AutoGradMode on(true);
-      const Autocast as_before(x.device().type(), again->narrow);
-      struct Told {
-        const std::function<void(bool)>& tell;
-        explicit Told(const std::function<void(bool)>& t) : tell(t) {
-          if (tell) tell(true);
-        }
-        ~Told() {
-          if (tell) tell(false);
-        }
-      } const told(again->recomputing);
-      again->model->step(stream, again->site, *again->tap);
-    }
-    // The leaves of the part take their gradients here and now.
-    if (stream.x.requires_grad()) ag::backward({stream.x}, {gradients[0]});
-    return {x.grad(), Tensor(), Tensor()};
-  }
-};
-
-template <class Seen>
-Stream walk(const Pass& pass, const Seen& seen) {
-  Stream stream = pass.model.begin(pass.batch.inputs);
-  const bool again = pass.gradient_checkpointing && c10::GradMode::is_enabled();
-  const Tensor anchor = again ? at::zeros({}, stream.x.options()).set_requires_grad(true) : Tensor();
-  for (Site site : pass.model.blueprint().present()) {
-    if (pass.tap.skips(site)) continue;
-    if (again) {
-      auto kept = c10::make_intrusive<Again>();
-      kept->model = &pass.model;
-      kept->tap = &pass.tap;
-      kept->site = site;
-      kept->before = stream;
-      kept->before.x = stream.x.detach();
-      kept->recomputing = pass.recomputing;
-      kept->narrow = Autocast::on(stream.x.device().type());
-      stream.x = Recomputed::apply(stream.x, anchor, kept);
-    } else {
-      pass.model.step(stream, site, pass.tap);
-    }
-    seen(site, stream.x);
-  }
-  return stream;
+double cross_entropy_of(const Pass& pass) {
+  const Stream end = walk(pass);
+  return head_loss(pass.model.read_out(end, pass.tap), pass.model.head(), pass.batch.targets).cross_entropy;
 }
 
 class CrossEntropy : public Objective {
@@ -101,8 +24,9 @@ class CrossEntropy : public Objective {
     Tensor read = pass.model.read_out(end, pass.tap);
     if (dropout_ > 0 && c10::GradMode::is_enabled()) read = at::dropout(read, dropout_, /*train=*/true);
     const HeadLoss loss = head_loss(read, pass.model.head(), pass.batch.targets, {.weight = pass.weight});
-    return {.sum = loss.sum, .cross_entropy = loss.cross_entropy};
+    return {.sum = loss.sum, .measure = loss.cross_entropy};
   }
+  double measure(const Pass& pass) const override { return cross_entropy_of(pass); }
   std::string digest() const override {
     return dropout_ > 0 ? fmt::format("cross-entropy, dropout {}", dropout_) : "cross-entropy";
   }
@@ -147,7 +71,7 @@ class Distillation : public Objective {
                                           .weight = options_.logits});
     const HeadLoss said =
         head_loss(pass.model.read_out(end, pass.tap), pass.model.head(), pass.batch.targets, options);
-    Losses losses{.sum = said.sum, .cross_entropy = said.cross_entropy};
+    Losses losses{.sum = said.sum, .measure = said.cross_entropy};
     if (options_.logits > 0) losses.terms["kl"] = said.kl;
     if (options_.hidden > 0) {
       const Tensor counts = pass.batch.targets.ne(kNotLearnt).to(hidden.device());
@@ -166,6 +90,7 @@ class Distillation : public Objective {
     }
     return losses;
   }
+  double measure(const Pass& pass) const override { return cross_entropy_of(pass); }
   std::string digest() const override { return digest_; }
 
  private:
@@ -198,10 +123,6 @@ std::unique_ptr<Objective> distillation(std::shared_ptr<const Model> teacher, Di
                   teacher->blueprint().family, options.teacher, options.temperature, options.logits,
                   options.hidden, options.cross_entropy);
   return std::make_unique<Distillation>(std::move(teacher), std::move(options), std::move(digest));
-}
-
-Stream walk(const Pass& pass) {
-  return walk(pass, [](Site, const Tensor&) {});
 }
 
 Tensor summed_cross_entropy(const Tensor& hidden, const Linear& head, const Tensor& targets) {

@@ -1,14 +1,16 @@
-// What is made small. A loss is a *sum* over the positions that count; the loop divides by their number over
-// the whole optimizer step (all micro-batches, all ranks), so that accumulation and data parallelism change
-// nothing.
+// What is made small. A loss is a *sum* over the targets that count (Batch::learnt); the loop divides by
+// their number over the whole optimizer step (all micro-batches, all ranks), so that accumulation and data
+// parallelism change nothing.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "lamina/heal/batches.h"
+#include "lamina/heal/student.h"
 #include "lamina/model/model.h"
 
 namespace lamina {
@@ -19,7 +21,7 @@ struct Pass {
   const Batch& batch;
   Tap& tap;
   // Keep the stream before each part alone, and run parts again in backward. What a tap sees in them while
-  // the loss is made leads to no weight.
+  // the loss is made leads to no weight, but for stages that end.
   bool gradient_checkpointing = false;
   std::function<void(bool)> recomputing = {};  // told when a part begins and ends to run again
   double weight = 1;                           // of the loss: what its sum and its gradient are multiplied by
@@ -27,7 +29,7 @@ struct Pass {
 
 struct Losses {
   Tensor sum;                                // times the pass's weight: what backward starts from, a scalar
-  double cross_entropy = 0;                  // summed, for the curve: the same measure whatever the objective
+  double measure = 0;                        // summed, for the curve: the same whatever else is in the loss
   std::map<std::string, double> terms = {};  // summed, by name: "kl", "hidden"
 };
 
@@ -35,6 +37,10 @@ class Objective {
  public:
   virtual ~Objective() = default;
   virtual Losses operator()(const Pass& pass) const = 0;
+  // What `Losses::measure` is, alone: called without gradients, for validation.
+  virtual double measure(const Pass& pass) const { return (*this)(pass).measure; }
+  // Tensors that train beside the model, and without which the loss cannot be made (a text encoder).
+  virtual std::vector<Parameter> parameters() const { return {}; }
   virtual std::string digest() const = 0;
 };
 

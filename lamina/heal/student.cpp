@@ -53,7 +53,9 @@ std::vector<Map> linear_maps(const Blueprint& blueprint) {
   std::vector<Map> maps;
   for (const Slot& slot : blueprint.slots) {
     const bool head = slot.name == blueprint.head && !blueprint.tied();
-    if (slot.axes.size() != 2 || (slot.part < 0 && !head) || !slot.name.ends_with(kWeight)) continue;
+    if (slot.axes.size() != 2 || (slot.part < 0 && slot.wrapper < 0 && !head) ||
+        !slot.name.ends_with(kWeight))
+      continue;
     const bool in_out = stored_in_out(slot);
     const int64_t first = slot.axes[0].size(), second = slot.axes[1].size();
     maps.push_back({.path = slot.name.substr(0, slot.name.size() - kWeight.size()),
@@ -110,7 +112,7 @@ Student::Student(Opened opened, Options options) : opened_(std::move(opened)), o
     for (const Map& map : maps) paths.push_back(map.path);
     check_globs(options_.lora->targets, paths, "linear map");
     for (const Map& map : maps) {
-      const bool wanted = options_.lora->targets.empty() ? blueprint.slot(map.path + ".weight")->part >= 0
+      const bool wanted = options_.lora->targets.empty() ? map.path + ".weight" != blueprint.head
                                                          : matches(options_.lora->targets, map.path);
       if (!wanted || matches(options_.frozen, map.path + ".weight") ||
           matches(options_.whole, map.path + ".weight"))

@@ -12,7 +12,6 @@
 #include "lamina/base/hash.h"
 #include "lamina/heal/impl/adamw.h"
 #include "lamina/heal/impl/autocast.h"
-#include "lamina/heal/impl/head_loss.h"
 #include "lamina/heal/impl/run_state.h"
 #include "lamina/tensor/autograd.h"
 
@@ -144,9 +143,14 @@ std::string told(Group& group, std::string text) {
 
 Batch on_device(Batch batch, at::Device device) {
   if (device.is_cpu()) return batch;
-  batch.inputs.ids = batch.inputs.ids.to(device);
-  if (batch.inputs.padding) batch.inputs.padding = batch.inputs.padding->to(device);
-  batch.targets = batch.targets.to(device);
+  const auto move = [&](Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(device);
+  };
+  Inputs& inputs = batch.inputs;
+  for (Tensor* tensor : {&inputs.ids, &inputs.sample, &inputs.time, &inputs.text, &batch.targets})
+    move(*tensor);
+  if (inputs.padding) move(*inputs.padding);
+  for (auto& [name, tensor] : inputs.added) move(tensor);
   return batch;
 }
 
@@ -155,18 +159,16 @@ struct Share {
 };
 
 // The micro-batches of this rank; summed, not yet a mean.
-Evaluation evaluate(const Model& model, const Batches& data, int64_t samples, int64_t batch, Tap& tap,
-                    Share share) {
+Evaluation summed_measure(const Model& model, const Objective& objective, const Batches& data,
+                          const EvaluateOptions& options, Tap& tap, Share share) {
   const InferenceMode off(false);  // what the tap keeps may meet training again
   const c10::NoGradGuard watching;
-  const int64_t all = data.samples_per_epoch(), count = samples > 0 ? std::min(samples, all) : all;
-  const at::Device device = model.head().weight.device();
+  const int64_t all = data.samples_per_epoch(),
+                count = options.samples > 0 ? std::min(options.samples, all) : all, batch = options.batch;
   Evaluation evaluation;
   for (int64_t first = share.rank * batch; first < count; first += share.size * batch) {
-    const Batch piece = on_device(data.at(first, std::min(batch, count - first)), device);
-    const Pass pass{.model = model, .batch = piece, .tap = tap};
-    const Stream end = walk(pass);
-    evaluation.loss += head_loss(model.read_out(end, tap), model.head(), piece.targets).cross_entropy;
+    const Batch piece = on_device(data.at(first, std::min(batch, count - first)), options.device);
+    evaluation.loss += objective.measure({.model = model, .batch = piece, .tap = tap});
     evaluation.positions += piece.learnt();
   }
   return evaluation;
@@ -182,10 +184,10 @@ class Run {
         options_(options),
         hook_(hook),
         group_(group),
-        optimizer_(together(student, hook), {.beta1 = options.beta1,
-                                             .beta2 = options.beta2,
-                                             .epsilon = options.epsilon,
-                                             .weight_decay = options.weight_decay}) {}
+        optimizer_(together(student, objective, hook), {.beta1 = options.beta1,
+                                                        .beta2 = options.beta2,
+                                                        .epsilon = options.epsilon,
+                                                        .weight_decay = options.weight_decay}) {}
 
   Trained go(const Watch& watch, const std::function<void(const StepRecord&)>& on_step) {
     begin();
@@ -207,11 +209,14 @@ class Run {
  private:
   static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-  static std::vector<Parameter> together(Student& student, Hook& hook) {
+  static std::vector<Parameter> together(Student& student, const Objective& objective, Hook& hook) {
     std::vector<Parameter> all = student.parameters();
-    for (Parameter& parameter : hook.parameters()) {
-      if (student.find(parameter.name)) fail("{} is trained by the model and by a method", parameter.name);
-      all.push_back(std::move(parameter));
+    for (std::vector<Parameter>& others : std::array{objective.parameters(), hook.parameters()}) {
+      for (Parameter& parameter : others) {
+        if (std::ranges::find(all, parameter.name, &Parameter::name) != all.end())
+          fail("{} is trained by the model and by a method", parameter.name);
+        all.push_back(std::move(parameter));
+      }
     }
     return all;
   }
@@ -290,7 +295,7 @@ class Run {
         from = from + extra->second * share;
       }
       if (!from.requires_grad()) fail("step {}: nothing that is trained moves the loss", step);
-      record.loss += losses.cross_entropy / positions;
+      record.loss += losses.measure / positions;
       record.objective += from.item<double>();
       for (const auto& [name, value] : losses.terms) record.terms[name] += value / positions;
       losses = {};
@@ -338,8 +343,10 @@ class Run {
 
   void look(int64_t step) {
     group_.at(fmt::format("step {}, evaluation", step));
-    Evaluation evaluation = evaluate(student_.model(), *data_.validation, data_.validation_samples,
-                                     options_.batch, hook_.tap(), {group_.rank(), group_.size()});
+    const Evaluation evaluation = summed_measure(
+        student_.model(), objective_, *data_.validation,
+        {.samples = data_.validation_samples, .batch = options_.batch, .device = student_.options().device},
+        hook_.tap(), {group_.rank(), group_.size()});
     const std::vector<double> all = summed({evaluation.loss, static_cast<double>(evaluation.positions)});
     if (all[1] == 0) fail("the validation text has no position that counts");
     trained_.evaluations.push_back(
@@ -531,11 +538,17 @@ Trained train(Student& student, const Objective& objective, const TrainData& dat
   return Run(student, objective, data, options, hook, group).go(watch, on_step);
 }
 
-Evaluation evaluate(const Model& model, const Batches& data, int64_t samples, int64_t batch, Tap& tap) {
-  Evaluation evaluation = evaluate(model, data, samples, batch, tap, Share{});
-  if (evaluation.positions == 0) fail("the text has no position that counts");
+Evaluation evaluate(const Model& model, const Objective& objective, const Batches& data,
+                    const EvaluateOptions& options, Tap& tap) {
+  Evaluation evaluation = summed_measure(model, objective, data, options, tap, {});
+  if (evaluation.positions == 0) fail("the data has no position that counts");
   evaluation.loss /= static_cast<double>(evaluation.positions);
   return evaluation;
+}
+
+Evaluation evaluate(const Model& model, const Batches& data, int64_t samples, int64_t batch, Tap& tap) {
+  const EvaluateOptions options{.samples = samples, .batch = batch, .device = model.head().weight.device()};
+  return evaluate(model, *cross_entropy(), data, options, tap);
 }
 
 }  // namespace lamina

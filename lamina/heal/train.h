@@ -51,7 +51,7 @@ double learning_rate_at(const TrainOptions& options, int64_t step);
 
 struct Evaluation {
   int64_t step = 0;
-  double loss = 0;  // cross-entropy, nats a position
+  double loss = 0;  // the objective's measure, a target that counts
   int64_t positions = 0;
 };
 
@@ -81,6 +81,14 @@ Trained train(Student& student, const Objective& objective, const TrainData& dat
 
 // Mean cross-entropy over the first `samples` of `data` (0: all), without gradients.
 Evaluation evaluate(const Model& model, const Batches& data, int64_t samples, int64_t batch, Tap& tap);
+// Mean of what `objective` measures, on the device where the model is.
+struct EvaluateOptions {
+  int64_t samples = 0;  // the first so many; 0: all
+  int64_t batch = 8;
+  at::Device device = at::kCPU;
+};
+Evaluation evaluate(const Model& model, const Objective& objective, const Batches& data,
+                    const EvaluateOptions& options, Tap& tap);
 
 template <class V>
 void TrainOptions::fields(V& visit) {
