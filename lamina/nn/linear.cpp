@@ -80,7 +80,8 @@ std::optional<Tensor> product(const Linear& layer, const Tensor& x, passes::Fini
 
 Linear Linear::packed(at::ScalarType type) const {
   Linear result = *this;
-  const Tensor w = (in_out ? weight.t() : weight).to(type).contiguous();
+  const Tensor matrix = weight.flatten(1);  // a convolution of 1x1 is one
+  const Tensor w = (in_out ? matrix.t() : matrix).to(type).contiguous();
   if (!w.is_cpu()) return result;
 #if defined(__x86_64__)
   const bool narrow = __builtin_cpu_supports("avx512bf16");

@@ -100,7 +100,7 @@ struct Around {
   Linear into, out_of;
 
   static Tensor on_tokens(const Linear& map, const Tensor& x) {
-    return Linear{.weight = map.weight.flatten(1), .bias = map.bias}(x);
+    return map.weight.dim() == 2 ? map(x) : Linear{.weight = map.weight.flatten(1), .bias = map.bias}(x);
   }
   Tensor enter(const Tensor& x, const Watched& watched) const {
     const Tensor tokens = norm(x).flatten(2).transpose(1, 2).contiguous();
