@@ -44,8 +44,8 @@ Checkpoint compacted(const Checkpoint& checkpoint, const Expressed& expressed);
 
 // What a solver may choose from. One choice of every group, and of each of its picks at least `least` and at
 // most `most` units: the union of their sites is expressible, whatever is chosen in other groups. Choices do
-// not list every expressible plan: a layer goes with its transformer, and stages of more than six layers keep
-// them all.
+// not list every expressible plan: a layer goes with its transformer, and stages of more than four layers
+// keep them all.
 struct Unit {
   std::vector<Site> sites;  // that go together
   int64_t parameters = 0;   // that leave the file with them, at least
@@ -55,14 +55,14 @@ struct Pick {
   int64_t least = 0, most = 0;
 };
 struct Choice {
-  std::vector<Site> removed;
+  std::vector<Site> removed = {};
   int64_t parameters = 0;  // that leave the file
   bool exact = true;
   std::vector<Pick> picks = {};
 };
 struct Group {
-  std::string name;             // "down_blocks.1 up_blocks.2"; the innermost one holds the middle block too
-  std::vector<Choice> choices;  // without a layout the first removes nothing
+  std::string name;  // "down_blocks.1 up_blocks.2"; the innermost one holds the middle block too
+  std::vector<Choice> choices = {};  // without a layout the first removes nothing
 };
 // Throws Error when the layout cannot be reached from this U-Net, and lists the layouts when it is not known.
 std::vector<Group> choices(const Json& config, const Blueprint& blueprint, const LayoutOptions& options);
