@@ -89,6 +89,36 @@ struct Wrapper {
   std::vector<int> parts;  // in the order of the walk, without others between
 };
 
+// How the self-attention of a map looks where it does not look everywhere: a token sees those of its own
+// window, and the rest of the map in the averages of cells ("global-regional", A-SDM-style).
+struct Windows {
+  // What cells do beside being seen. pooled: they see each other first; gate: they and the window are looked
+  // at apart, and a number of each head says how much of which is taken.
+  enum class Mix { none, pooled, gate };
+  int64_t window = 16;  // sides, in tokens; a window is whole cells
+  int64_t pool = 4;     // 0: there are no cells
+  Mix mix = Mix::none;
+  bool log_count = true;  // a cell of n tokens counts n times
+  bool mask_own = true;   // cells of the own window are not seen beside its tokens
+  bool operator==(const Windows&) const = default;
+};
+
+// A convolution whose kernel is mixed anew for every input from its own and those of others that are gone
+// (CLME-CondConv, A-SDM-style): W + sum over e of g_e (W_e - W), g = tanh(router). With sigmoid or softmax
+// the own kernel has a gate as well, the first, and W is the sum of all, each times its gate.
+struct Experts {
+  enum class Gate { tanh_residual, sigmoid, softmax };
+  enum class Reads { time, input, both };  // what the router reads: time embedding, means of the channels
+  std::string conv;                        // "down_blocks.0.resnets.0.conv2"
+  std::vector<std::string> donors;         // where the other kernels came from, one each
+  Gate gate = Gate::tanh_residual;
+  Reads reads = Reads::time;
+  int64_t gates() const {
+    return static_cast<int64_t>(donors.size()) + (gate == Gate::tanh_residual ? 0 : 1);
+  }
+  bool operator==(const Experts&) const = default;
+};
+
 // A residual branch x + f(norm(x)), with its norm: present, or declared gone. Where a U-Net's branch changes
 // the number of channels, x runs through the shortcut, which stays when the branch goes.
 struct Part {
@@ -102,6 +132,10 @@ struct Part {
   std::optional<Neurons> neurons = {};  // of a feed-forward, present or not
   std::optional<FrontNorm> norm = {};   // nothing: it was folded into the maps that read it
   std::string short_name = {};          // "d1.r0", "mid.a0", "u2.a1.b3"; empty: kind and block say it
+  int64_t map_heads = 0;                // of a self-attention over the tokens of a map; 0: there is none
+  std::optional<Windows> windows = {};  // where that does not look everywhere
+  int64_t skip = 0;  // of the channels that a ResNet reads, those that an earlier stage left, the last ones
+  std::vector<Experts> experts = {};  // of its convolutions
 
   std::string label() const;  // "A7", "F7", or the short name
 };

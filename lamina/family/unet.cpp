@@ -1,11 +1,13 @@
 #include "lamina/family/unet.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/blueprint/variants.h"
 
 namespace lamina::unet {
 
@@ -366,6 +368,31 @@ std::set<std::string> removed_in(const Json& json, std::string_view what) {
   return removed;
 }
 
+// Windows and experts, put to the parts that have them.
+void read_variants(Blueprint& b, const Json& json, std::string_view what) {
+  const auto present = [&](std::string_view path, std::string_view key) -> Part& {
+    const auto it = std::ranges::find(b.parts, path, &Part::path);
+    if (it == b.parts.end() || !it->present)
+      fail("{}: {} names {}, which is no part of this model", what, key, in_quotes(path));
+    return *it;
+  };
+  for (const auto& [path, windows] : read_regionals(json, what)) {
+    Part& part = present(path, kRegionalKey);
+    if (part.map_heads == 0)
+      fail("{}: {} names {}, which has no self-attention over a map", what, kRegionalKey, in_quotes(path));
+    part.windows = windows;
+  }
+  for (auto& [conv, experts] : read_mixtures(json, what)) {
+    const size_t dot = conv.rfind('.');
+    const std::string_view name = dot == std::string::npos ? "" : std::string_view(conv).substr(dot + 1);
+    Part& part = present(conv.substr(0, dot), kExpertsKey);
+    if (part.kind != Kind::resnet || (name != "conv1" && name != "conv2"))
+      fail("{}: {} names {}, where conv1 or conv2 of a ResNet was expected", what, kExpertsKey,
+           in_quotes(conv));
+    part.experts.push_back(experts);
+  }
+}
+
 // Fills in the slots. An axis without a name is shared with no other slot that could be cut with it.
 class Declaration {
  public:
@@ -385,13 +412,29 @@ class Declaration {
   static Axis outer(int64_t size) { return {"", size}; }
 
   void resnet(const Op& op) {
-    // Channels within it may be permuted by whole groups of the norm.
-    const Axis hidden{op.path + ".hidden", c_.groups, op.out / c_.groups};
+    const std::vector<Experts>& mixed = b_.parts[static_cast<size_t>(op.part)].experts;
+    // Channels within it may be permuted by whole groups of the norm; not where a router reads their means
+    // beside the time.
+    const bool apart = std::ranges::none_of(mixed, [](const Experts& experts) {
+      return experts.conv.ends_with(".conv2") && experts.reads == Experts::Reads::both;
+    });
+    const Axis hidden{apart ? op.path + ".hidden" : "", c_.groups, op.out / c_.groups};
     norm(op.path + ".norm1", op.in);
     add(op.path + ".conv1", {hidden, outer(op.in), outer(3), outer(3)}, true, false);
     linear(op.path + ".time_emb_proj", hidden, outer(c_.time_width), true);
     add(op.path + ".norm2", {hidden}, true, false);
     add(op.path + ".conv2", {outer(op.out), hidden, outer(3), outer(3)}, true, true);
+    for (const Experts& experts : mixed) {
+      const bool first = experts.conv.ends_with(".conv1");
+      const Axis in = first ? outer(op.in) : hidden;
+      for (size_t e = 0; e < experts.donors.size(); ++e)
+        add(fmt::format("{}.experts.{}", experts.conv, e),
+            {first ? hidden : outer(op.out), in, outer(3), outer(3)}, true, !first);
+      const Axis read = experts.reads == Experts::Reads::time    ? outer(c_.time_width)
+                        : experts.reads == Experts::Reads::input ? in
+                                                                 : outer(in.size() + c_.time_width);
+      linear(experts.conv + ".router", outer(experts.gates()), read, true);
+    }
     if (op.in == op.out) return;
     const int owner = std::exchange(part, -1);  // the shortcut stays
     const bool was_here = std::exchange(here, true);
@@ -415,6 +458,10 @@ class Declaration {
       linear(path + name + ".to_v", heads, keys, false);
       linear(path + name + ".to_out.0", width, heads, true, silences);
     }
+    const std::optional<Windows>& windows = b_.parts[static_cast<size_t>(op.part)].windows;
+    if (here && windows && windows->mix == Windows::Mix::gate)
+      b_.slots.push_back(
+          {.name = path + ".attn1.regional_gate", .axes = {{path + ".attn1.heads", op.heads}}, .part = part});
     // Values, then gates (GEGLU).
     const Axis both{path + ".neurons", 4 * op.in, 1, 2}, neurons{path + ".neurons", 4 * op.in};
     linear(path + ".ff.net.0.proj", both, width, true);
@@ -468,12 +515,15 @@ Blueprint blueprint(const Json& json, std::string_view what) {
                        .block = op.stage,
                        .present = removed.erase(op.path) == 0,
                        .causal = false,
-                       .short_name = short_name(op.path)});
+                       .short_name = short_name(op.path),
+                       .map_heads = op.depth > 0 && !op.only_cross ? op.heads : 0,
+                       .skip = op.skip});
     if (op.wrapper >= 0) b.wrappers[static_cast<size_t>(op.wrapper)].parts.push_back(op.part);
   }
   if (!removed.empty())
     fail("{}: \"{}\" names {}, which is no part of this model", what, kRemoved, in_quotes(*removed.begin()));
   b.blocks = static_cast<int>(b.stages.size());
+  read_variants(b, json, what);
 
   Declaration declare(c, b);
   declare.conv("conv_in", c.channels[0], c.in_channels, c.conv_in_kernel);

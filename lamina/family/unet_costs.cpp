@@ -10,49 +10,67 @@ namespace lamina::unet {
 
 namespace {
 
-struct Grid {
-  double positions = 0;  // of a map at the level of the step
+struct Grid {  // a map at the level of the step
+  double height = 0, width = 0;
+  double positions = 0;
 };
 
 // The size of a map after it was halved `level` times by convolutions of stride 2.
 Grid grid_at(const Shape2d& shape, int level) {
   int64_t height = shape.height, width = shape.width;
   for (int i = 0; i < level; ++i) height = (height + 1) / 2, width = (width + 1) / 2;
-  return {static_cast<double>(height) * static_cast<double>(width)};
+  const auto tall = static_cast<double>(height), wide = static_cast<double>(width);
+  return {tall, wide, tall * wide};
 }
 
 double real(int64_t n) {
   return static_cast<double>(n);
 }
 
-Macs block_macs(const Op& op, double tokens, double text) {
+// Products of queries with keys and of weights with values where a map is seen through windows and cells.
+double windowed(const Windows& windows, const Grid& map, double channels) {
+  const double side = real(windows.window), pool = real(windows.pool);
+  const double cells = pool == 0 ? 0 : std::ceil(map.height / pool) * std::ceil(map.width / pool);
+  const double keys = std::min(side, map.height) * std::min(side, map.width) + cells;
+  const double among = windows.mix == Windows::Mix::pooled ? 2 * cells * cells * channels : 0;
+  return 2 * map.positions * keys * channels + among;
+}
+
+Macs block_macs(const Op& op, const Grid& map, double text, const Part* part) {
+  const double tokens = map.positions;
   const double c = real(op.in), keys = op.only_cross ? text : tokens,
                keys_width = op.only_cross ? real(op.context) : c;
   Macs macs;
   macs.weights = 2 * tokens * c * c + 2 * keys * keys_width * c;         // attn1: q, out; k, v
   macs.weights += 2 * tokens * c * c + 2 * text * real(op.context) * c;  // attn2
   macs.weights += 12 * tokens * c * c;                                   // 8 c^2 in, 4 c^2 out
-  macs.attention = 2 * tokens * keys * c + 2 * tokens * text * c;
+  macs.attention = part && part->windows ? windowed(*part->windows, map, c) : 2 * tokens * keys * c;
+  macs.attention += 2 * tokens * text * c;
   return macs;
 }
 
 // One step, its part being present or not.
-Macs op_macs(const Op& op, const Config& config, const Shape2d& shape, bool present) {
-  const double here = grid_at(shape, op.level).positions, in = real(op.in), out = real(op.out),
-               text = real(shape.text_tokens);
+Macs op_macs(const Op& op, const Config& config, const Blueprint& blueprint, const Shape2d& shape,
+             bool present) {
+  const Part* part = op.part < 0 ? nullptr : &blueprint.parts[static_cast<size_t>(op.part)];
+  const Grid map = grid_at(shape, op.level);
+  const double here = map.positions, in = real(op.in), out = real(op.out), text = real(shape.text_tokens);
   Macs macs;
   switch (op.kind) {
     case Op::Kind::resnet:
       if (present) macs.weights += 9 * here * (in * out + out * out) + real(config.time_width) * out;
       if (op.in != op.out) macs.weights += here * in * out;
+      if (!present) break;
+      for (const Experts& experts : part->experts)  // kernels are mixed once for every sample
+        macs.weights += 9 * out * real(experts.gates()) * (experts.conv.ends_with(".conv1") ? in : out);
       break;
     case Op::Kind::transformer:
       if (!present) break;
-      if (op.depth == 1) macs = block_macs(op, here, text);
+      if (op.depth == 1) macs = block_macs(op, map, text, part);
       macs.weights += 2 * here * in * in;
       break;
     case Op::Kind::block:
-      if (present) macs = block_macs(op, here, text);
+      if (present) macs = block_macs(op, map, text, part);
       break;
     case Op::Kind::enter:
     case Op::Kind::leave:
@@ -96,7 +114,8 @@ std::vector<Macs> macs_by_part(const Config& config, const Blueprint& blueprint,
   std::vector<Macs> macs(blueprint.parts.size());
   for (const Op& op : program(config)) {
     if (op.part >= 0) {
-      const Macs gone = op_macs(op, config, shape, false), there = op_macs(op, config, shape, true);
+      const Macs gone = op_macs(op, config, blueprint, shape, false),
+                 there = op_macs(op, config, blueprint, shape, true);
       macs[static_cast<size_t>(op.part)] =
           macs[static_cast<size_t>(op.part)] +
           Macs{there.weights - gone.weights, there.attention - gone.attention};
@@ -106,7 +125,7 @@ std::vector<Macs> macs_by_part(const Config& config, const Blueprint& blueprint,
           inside, [&](int part) { return blueprint.parts[static_cast<size_t>(part)].present; });
       if (first == inside.end()) continue;
       Macs& own = macs[static_cast<size_t>(*first)];
-      own = own + op_macs(op, config, shape, true);
+      own = own + op_macs(op, config, blueprint, shape, true);
     }
   }
   return macs;
@@ -118,7 +137,8 @@ Macs macs(const Config& config, const Blueprint& blueprint, const Shape2d& shape
                       real(config.conv_out_kernel * config.conv_out_kernel * config.out_channels);
   Macs sum{.weights = all * real(config.channels[0]) * ends + time * (real(config.channels[0]) + time)};
   if (config.added_time_width > 0) sum.weights += time * (real(config.added_width) + time);
-  for (const Op& op : program(config)) sum = sum + op_macs(op, config, shape, present(op, blueprint));
+  for (const Op& op : program(config))
+    sum = sum + op_macs(op, config, blueprint, shape, present(op, blueprint));
   return sum;
 }
 

@@ -4,9 +4,11 @@
 
 #include "lamina/base/error.h"
 #include "lamina/blueprint/absence.h"
+#include "lamina/blueprint/variants.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/plan/fold.h"
 #include "lamina/plan/impl/clamp_list.h"
+#include "lamina/plan/impl/mixing.h"
 
 namespace lamina {
 
@@ -58,10 +60,13 @@ void add_biases(Checkpoint& checkpoint, const Blueprint& blueprint, const std::s
 
 struct Effect {
   const Blueprint& blueprint;
+  const Checkpoint& whole;  // before the plan
   Checkpoint& checkpoint;
   Absences& absences;
   NormsRemoved& removed;
   Unmasked& unmasked;
+  Regionals& regionals;
+  Mixtures& mixtures;
   std::vector<Clamp>& held;                 // those that the config carries
   const std::vector<Clamp>& beyond;         // those of the plan that it will
   std::map<std::string, Numbers>& numbers;  // of the tensors that change, until they are put back
@@ -74,6 +79,8 @@ struct Effect {
     }
     // What the file holds for the part beside its weights (an old file's mask) goes with it.
     const std::string inside = blueprint.part(site).path + ".";
+    regionals.erase(cut.site);
+    for (const Experts& experts : blueprint.part(site).experts) mixtures.erase(experts.conv);
     const bool listed = !blueprint.removed_key.empty();  // by path; a shortcut inside stays
     std::erase_if(checkpoint.tensors, [&](const Stored& tensor) {
       return gone.contains(tensor.name) || (!listed && tensor.name.starts_with(inside));
@@ -118,6 +125,23 @@ struct Effect {
 
   void operator()(const Unmask& unmask) {
     unmasked.insert(blueprint.part(blueprint.site(unmask.site)).block);
+  }
+
+  void operator()(const Regional& regional) {
+    const Part& part = blueprint.part(blueprint.site(regional.site));
+    set_gate(checkpoint, blueprint, part, regional.windows);
+    regionals[regional.site] = regional.windows;
+  }
+
+  void operator()(const Inherit& inherit) {
+    Experts experts = add_experts(whole, checkpoint, blueprint, inherit);
+    const std::string conv = experts.conv;
+    mixtures[conv] = std::move(experts);
+  }
+
+  void operator()(const Blend& blend) {
+    blend_kernels(checkpoint, blueprint, blend);
+    mixtures.erase(blend.site + "." + blend.conv);
   }
 
   void operator()(const Clamp& clamp) {
@@ -209,12 +233,18 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
   Absences absences = before;
   NormsRemoved removed = removed_before;
   Unmasked unmasked = unmasked_before;
+  const Regionals regionals_before = read_regionals(checkpoint.config, what);
+  const Mixtures mixtures_before = read_mixtures(checkpoint.config, what);
+  Regionals regionals = regionals_before;
+  Mixtures mixtures = mixtures_before;
   std::vector<Clamp> held = held_before;
   std::map<std::string, Numbers> numbers;
   for (int now = 0; now <= kLastTurn; ++now) {
     for (const Edit& edit : plan.edits) {
       if (turn(edit) == now)
-        std::visit(Effect{blueprint, result, absences, removed, unmasked, held, beyond, numbers}, edit);
+        std::visit(Effect{blueprint, checkpoint, result, absences, removed, unmasked, regionals, mixtures,
+                          held, beyond, numbers},
+                   edit);
     }
   }
   close_wrappers(result, blueprint, plan);
@@ -223,6 +253,8 @@ Checkpoint apply(const Checkpoint& checkpoint, const Blueprint& blueprint, const
   if (held != held_before) write_clamps(result.config, held);
   if (removed != removed_before) write_norms_removed(result.config, removed);
   if (unmasked != unmasked_before) write_unmasked(result.config, unmasked);
+  if (regionals != regionals_before) write_regionals(result.config, regionals);
+  if (mixtures != mixtures_before) write_mixtures(result.config, mixtures);
   result = folded(std::move(result), blueprint, frozen_by(plan));
   if (result.config != checkpoint.config) name_for_loaders(result.config, blueprint);
   return result;

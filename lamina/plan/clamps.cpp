@@ -5,6 +5,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/blueprint/absence.h"
+#include "lamina/blueprint/variants.h"
 #include "lamina/plan/impl/clamp_list.h"
 
 namespace lamina {
@@ -129,9 +130,10 @@ void name_for_loaders(Json& config, const Blueprint& blueprint) {
                     read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{} ||
                     !read_unmasked(config, blueprint.blocks, "config.json").empty();
   if (json_has(config, kClass)) {  // diffusers' way to say it
-    const bool cut = !blueprint.removed_key.empty() && json_has(config, blueprint.removed_key);
+    const bool changed = (!blueprint.removed_key.empty() && json_has(config, blueprint.removed_key)) ||
+                         json_has(config, kRegionalKey) || json_has(config, kExpertsKey);
     const std::string name = stock_name(json_string(config, kClass, "config.json"));
-    config[std::string(kClass)] = cut ? std::string(kArchitecture) + name : name;
+    config[std::string(kClass)] = changed ? std::string(kArchitecture) + name : name;
     return;
   }
   const std::string type = json_string_or(config, "model_type", blueprint.family, "config.json");

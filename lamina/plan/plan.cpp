@@ -7,7 +7,9 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/blueprint/variants.h"
 #include "lamina/plan/impl/clamp_list.h"
+#include "lamina/plan/impl/mixing.h"
 
 namespace lamina {
 
@@ -70,6 +72,51 @@ Json to_json(const FreezeNorm& freeze) {
 
 Json to_json(const Unmask& unmask) {
   return {{"edit", "unmask"}, {"site", unmask.site}};
+}
+
+Json to_json(const Regional& regional) {
+  Json json = {{"edit", "regional"}, {"site", regional.site}};
+  windows_to_json(json, regional.windows);
+  return json;
+}
+
+Json to_json(const Inherit& inherit) {
+  return {{"edit", "inherit"},
+          {"site", inherit.site},
+          {"conv", inherit.conv},
+          {"donors", inherit.donors},
+          {"gate", gate_name(inherit.gate)},
+          {"router", reads_name(inherit.reads)}};
+}
+
+Json to_json(const Blend& blend) {
+  return {{"edit", "blend"}, {"site", blend.site}, {"conv", blend.conv}, {"gates", blend.gates}};
+}
+
+Inherit inherit_from_json(const Json& json, std::string_view what) {
+  Inherit inherit{.site = json_string(json, "site", what), .conv = json_string(json, "conv", what)};
+  if (!json_has(json, "donors") || !json.at("donors").is_array())
+    fail("{}: \"donors\" is not there as a list of paths", what);
+  for (const Json& donor : json.at("donors")) {
+    if (!donor.is_string())
+      fail("{}: \"donors\" holds {} where a path was expected", what, in_quotes(donor.dump(), 40));
+    inherit.donors.push_back(donor.get<std::string>());
+  }
+  inherit.gate = gate_from_name(json_string_or(json, "gate", "tanh-residual", what), what);
+  inherit.reads = reads_from_name(json_string_or(json, "router", "t", what), what);
+  return inherit;
+}
+
+Blend blend_from_json(const Json& json, std::string_view what) {
+  Blend blend{.site = json_string(json, "site", what), .conv = json_string(json, "conv", what)};
+  if (!json_has(json, "gates") || !json.at("gates").is_array())
+    fail("{}: \"gates\" is not there as a list of numbers", what);
+  for (const Json& gate : json.at("gates")) {
+    if (!gate.is_number())
+      fail("{}: \"gates\" holds {} where a number was expected", what, in_quotes(gate.dump(), 40));
+    blend.gates.push_back(gate.get<double>());
+  }
+  return blend;
 }
 
 FreezeNorm freeze_from_json(const Json& json, std::string_view what) {
@@ -179,9 +226,21 @@ Plan plan_from_json(const Json& document, std::string_view what) {
     } else if (kind == "unmask") {
       check_keys(json, {"edit", "site"}, here);
       plan.edits.emplace_back(Unmask{json_string(json, "site", here)});
+    } else if (kind == "regional") {
+      check_keys(json, {"edit", "site", "window", "pool", "mix", "log_count", "mask_own"}, here);
+      plan.edits.emplace_back(
+          Regional{.site = json_string(json, "site", here), .windows = windows_from_json(json, here)});
+    } else if (kind == "inherit") {
+      check_keys(json, {"edit", "site", "conv", "donors", "gate", "router"}, here);
+      plan.edits.emplace_back(inherit_from_json(json, here));
+    } else if (kind == "blend") {
+      check_keys(json, {"edit", "site", "conv", "gates"}, here);
+      plan.edits.emplace_back(blend_from_json(json, here));
     } else {
-      fail("{}: {} is no edit; cut, silence, clamp, replace, freeze_norm and unmask are", here,
-           in_quotes(kind));
+      fail(
+          "{}: {} is no edit; cut, silence, clamp, replace, freeze_norm, unmask, regional, inherit and blend "
+          "are",
+          here, in_quotes(kind));
     }
   }
   for (const auto& [key, value] : document.items()) {
@@ -231,6 +290,21 @@ bool removes(const Edit& edit) {
   return std::holds_alternative<Cut>(edit) || std::holds_alternative<Silence>(edit);
 }
 
+// What edits change in a part that stays.
+std::string_view edited_of(Kind kind) {
+  switch (kind) {
+    case Kind::attention:
+      return "mask";
+    case Kind::mlp:
+      return "neurons";
+    case Kind::resnet:
+      return "kernels";
+    case Kind::transformer:
+      return "windows";
+  }
+  return "numbers";
+}
+
 bool freezes(const Plan& plan, const std::string& site) {
   return std::ranges::any_of(plan.edits, [&](const Edit& edit) {
     const auto* freeze = std::get_if<FreezeNorm>(&edit);
@@ -270,6 +344,20 @@ std::string place_of(const Unmask& unmask, const Blueprint& blueprint) {
   if (!part.causal) fail("the plan unmasks {}, which looks at every token already", unmask.site);
   return fmt::format("unmasks {} twice", unmask.site);
 }
+std::string place_of(const Regional& regional, const Blueprint& blueprint) {
+  if (blueprint.part(blueprint.site(regional.site)).map_heads == 0)
+    fail("the plan gives {} windows, but it has no self-attention over a map", regional.site);
+  check_windows(regional.windows, "the plan");
+  return fmt::format("gives {} windows twice", regional.site);
+}
+std::string place_of(const Inherit& inherit, const Blueprint& blueprint) {
+  check_inherit(inherit, blueprint);
+  return fmt::format("changes the kernels of {}.{} twice", inherit.site, inherit.conv);
+}
+std::string place_of(const Blend& blend, const Blueprint& blueprint) {
+  check_blend(blend, blueprint);
+  return fmt::format("changes the kernels of {}.{} twice", blend.site, blend.conv);
+}
 std::string place_of(const Replace& replace, const Blueprint& blueprint) {
   const Neurons& neurons = neurons_of(replace.site, replace.neuron, blueprint, "the plan");
   if (replace.vector == NeuronVector::gate && neurons.gate.empty())
@@ -305,9 +393,7 @@ void check_plan(const Plan& plan, const Blueprint& blueprint) {
     if (!removes(edit)) edited.insert(part.path);
     if (removed.contains(part.path) && edited.contains(part.path))
       fail("the plan takes {} out and edits its {} as well; leave one of the two out", path,
-           freeze || freezes(plan, path)                                  ? "norm"
-           : blueprint.part(blueprint.site(path)).kind == Kind::attention ? "mask"
-                                                                          : "neurons");
+           freeze || freezes(plan, path) ? "norm" : edited_of(part.kind));
     if (!removes(edit) && !places.insert(place).second) fail("the plan {}; leave one of them out", place);
   }
   if (!removed.empty() && removed.size() == blueprint.present().size())

@@ -75,7 +75,38 @@ struct Unmask {
   bool operator==(const Unmask&) const = default;
 };
 
-using Edit = std::variant<Cut, Silence, Clamp, Replace, FreezeNorm, Unmask>;
+// The self-attention of a U-Net's part sees windows and averages of cells (A-SDM-style, after arXiv
+// 2312.15516). No weight changes, but that the mix `gate` brings one number a head, zero: the config names
+// the part (`lamina_regional`). The tap is asdm::Regionally.
+struct Regional {
+  std::string site;  // "down_blocks.0.attentions.0"
+  Windows windows = {};
+  bool operator==(const Regional&) const = default;
+};
+
+// A convolution of a U-Net's ResNet inherits the kernels of others, which other edits of the plan may take
+// out, and mixes them (CLME-CondConv, A-SDM-style): tensors CONV.experts.N and CONV.router, the latter zero,
+// and `lamina_experts` in the config. With the gate tanh_residual the function is what it was before the
+// edit, to the bit.
+struct Inherit {
+  std::string site;                      // "down_blocks.0.resnets.0"
+  std::string conv;                      // "conv2"
+  std::vector<std::string> donors = {};  // "down_blocks.0.resnets.1.conv2"
+  Experts::Gate gate = Experts::Gate::tanh_residual;
+  Experts::Reads reads = Experts::Reads::time;
+  bool operator==(const Inherit&) const = default;
+};
+
+// The kernels of such a convolution mixed once, by fixed gates (their means, as they were measured): a plain
+// convolution is left, which stock loaders know.
+struct Blend {
+  std::string site;
+  std::string conv;
+  std::vector<double> gates = {};  // as Experts has them
+  bool operator==(const Blend&) const = default;
+};
+
+using Edit = std::variant<Cut, Silence, Clamp, Replace, FreezeNorm, Unmask, Regional, Inherit, Blend>;
 
 struct Plan {
   std::vector<Edit> edits;
@@ -96,8 +127,8 @@ Plan plan_from_list(std::string_view list, const Blueprint& blueprint);
 // the same thing is edited twice.
 void check_plan(const Plan& plan, const Blueprint& blueprint);
 
-// Gives a config that carries clamps, or speaks of norms or masks that are gone, names that stock loaders
-// refuse: they would run another function. Another gets the stock ones.
+// Gives a config that carries clamps, windows or experts, or speaks of norms or masks that are gone, names
+// that stock loaders refuse: they would run another function. Another gets the stock ones.
 void name_for_loaders(Json& config, const Blueprint& blueprint);
 // Clamps that apply cannot write into the weights: "max" and "if-active" always, "set" and "add" where the
 // architecture's feed-forward cannot have biases, and what acts on a value that a clamp of `held` (those that

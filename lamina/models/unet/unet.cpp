@@ -7,6 +7,8 @@
 #include "lamina/family/unet.h"
 #include "lamina/nn/attention.h"
 #include "lamina/nn/conv.h"
+#include "lamina/nn/mixed_conv.h"
+#include "lamina/nn/regional.h"
 
 namespace lamina::unet {
 
@@ -31,16 +33,34 @@ class Watched {
   bool on_;
 };
 
+// A convolution of a ResNet, of one kernel or of several.
+struct Kernel {
+  Conv plain = {};
+  std::optional<MixedConv> mixed = {};
+
+  Tensor operator()(const Tensor& x, const Tensor& time, const Watched& watched,
+                    const std::string& name) const {
+    return watched(
+        [&](const Tensor& read) {
+          if (!mixed) return plain(read);
+          const Tensor routed = watched(mixed->router, name + ".router", mixed->features(read, time));
+          return (*mixed)(read, mixed->gates(routed));
+        },
+        name, x);
+  }
+};
+
 struct Resnet {
   GroupNorm norm1, norm2;
-  Conv conv1, conv2;
+  Kernel conv1, conv2;
   Linear time;
 
   // What is added to the residual.
   Tensor operator()(const Tensor& x, const Tensor& time_embedding, const Watched& watched) const {
     const Tensor moved = watched(time, ".time_emb_proj", time_embedding);  // [batch, channels]
-    const Tensor h = watched(conv1, ".conv1", silu(norm1(x))) + moved.unsqueeze(-1).unsqueeze(-1);
-    return watched(conv2, ".conv2", silu(norm2(h)));
+    const Tensor h =
+        conv1(silu(norm1(x)), time_embedding, watched, ".conv1") + moved.unsqueeze(-1).unsqueeze(-1);
+    return conv2(silu(norm2(h)), time_embedding, watched, ".conv2");
   }
 };
 
@@ -67,16 +87,32 @@ struct Place {
   Site site;
 };
 
+// Self-attention through windows and cells.
+class Regionally : public MapAttention {
+ public:
+  explicit Regionally(RegionalOptions options) : options_(std::move(options)) {}
+  Tensor operator()(const MapQuery& query) const override {
+    return attend_regional(query.q(query.x), query.k(query.x), query.v(query.x), query.heads, query.height,
+                           query.width, options_);
+  }
+
+ private:
+  RegionalOptions options_;
+};
+
 struct Block {
   Norm norm1, norm2, norm3;
   Attention self, cross;
   Linear into, out_of;
   bool only_cross = false;
+  std::optional<Regionally> regional = {};  // how the self-attention looks where the pass does not say
 
   // [batch, tokens, channels]: the residual behind it.
   Tensor operator()(Tensor x, const Place& place, const Watched& watched) const {
     const Tensor h = norm1(x);
-    if (const MapAttention* other = only_cross ? nullptr : place.tap.map_attention(place.site)) {
+    const MapAttention* other = only_cross ? nullptr : place.tap.map_attention(place.site);
+    if (!other && regional) other = &*regional;
+    if (other) {
       const Tensor mixed = (*other)({.x = h,
                                      .q = self.q,
                                      .k = self.k,
@@ -216,8 +252,8 @@ class Unet : public Model {
         if (!step.present) break;
         step.resnet = Resnet{.norm1 = norm(weights, op.path + ".norm1", config_.norm_epsilon),
                              .norm2 = norm(weights, op.path + ".norm2", config_.norm_epsilon),
-                             .conv1 = conv(weights, op.path + ".conv1", 1, 1),
-                             .conv2 = conv(weights, op.path + ".conv2", 1, 1),
+                             .conv1 = kernel(op, ".conv1", weights),
+                             .conv2 = kernel(op, ".conv2", weights),
                              .time = weights.linear(op.path + ".time_emb_proj")};
         break;
       case Op::Kind::transformer:
@@ -246,7 +282,36 @@ class Unet : public Model {
     return step;
   }
 
-  static Block block(const Op& op, const std::string& path, const Weights& weights) {
+  Kernel kernel(const Op& op, const std::string& name, const Weights& weights) const {
+    const std::string path = op.path + name;
+    Kernel kernel{.plain = conv(weights, path, 1, 1)};
+    for (const Experts& experts : blueprint().parts[static_cast<size_t>(op.part)].experts) {
+      if (experts.conv != path) continue;
+      MixedConv mixed{.kept = kernel.plain,
+                      .router = weights.linear(path + ".router"),
+                      .gate = static_cast<MixedConv::Gate>(experts.gate),
+                      .reads = static_cast<MixedConv::Reads>(experts.reads)};
+      for (size_t e = 0; e < experts.donors.size(); ++e)
+        mixed.others.push_back(conv(weights, fmt::format("{}.experts.{}", path, e), 1, 1));
+      kernel.mixed = std::move(mixed);
+    }
+    return kernel;
+  }
+
+  std::optional<Regionally> regional(const Op& op, const std::string& path, const Weights& weights) const {
+    const std::optional<Windows>& windows = blueprint().parts[static_cast<size_t>(op.part)].windows;
+    if (!windows) return std::nullopt;
+    return Regionally({.window = windows->window,
+                       .pool = windows->pool,
+                       .log_count = windows->log_count,
+                       .mask_own = windows->mask_own,
+                       .cells_look = windows->mix == Windows::Mix::pooled,
+                       .gate = windows->mix == Windows::Mix::gate
+                                   ? weights.vector(path + ".attn1.regional_gate")
+                                   : Tensor()});
+  }
+
+  Block block(const Op& op, const std::string& path, const Weights& weights) const {
     const auto layer_norm = [&](const std::string& name) {
       return Norm{.gain = weights.vector(path + name + ".weight"),
                   .bias = weights.vector(path + name + ".bias"),
@@ -267,7 +332,8 @@ class Unet : public Model {
             .cross = attention(".attn2"),
             .into = weights.linear(path + ".ff.net.0.proj"),
             .out_of = weights.linear(path + ".ff.net.2"),
-            .only_cross = op.only_cross};
+            .only_cross = op.only_cross,
+            .regional = regional(op, path, weights)};
   }
 
   void check(const Inputs& inputs) const {
