@@ -9,6 +9,7 @@
 #include "lamina/cli/cli.h"
 #include "lamina/cli/session.h"
 #include "lamina/cli/train_config.h"
+#include "lamina/cli/train_scenes.h"
 #include "lamina/cli/training_run.h"
 
 namespace lamina::cli {
@@ -93,6 +94,12 @@ int run_train(int argc, char** argv) {
   parse(app, argc, argv);
   const std::string command = command_line(argc, argv, "train");
   keep_memory_between_steps();
+  if (trains_on_scenes(flags.config)) {
+    const SceneTraining scenes{
+        .config = flags.config, .out = flags.out, .seed = flags.seed, .steps = flags.steps, .command = command};
+    return together(group_options(training),
+                    [&](Group& group) { return train_on_scenes(group, scenes, training); });
+  }
   return together(group_options(training),
                   [&](Group& group) { return train_from_nothing(group, flags, training, command); });
 }
