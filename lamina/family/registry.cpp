@@ -1,18 +1,22 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/family/clip.h"
 #include "lamina/family/family.h"
 #include "lamina/family/gpt2.h"
 #include "lamina/family/llama.h"
 #include "lamina/family/scorer.h"
 #include "lamina/family/unet.h"
+#include "lamina/family/vae.h"
 #include "lamina/plan/plan.h"
 
 namespace lamina {
 
 std::span<const Architecture> architectures() {
   static const Architecture all[] = {
-      llama::llama_declaration(), llama::mistral_declaration(), llama::qwen2_declaration(),
-      gpt2::declaration(),        scorer::declaration(),        unet::declaration(),
+      llama::llama_declaration(), llama::mistral_declaration(),  llama::qwen2_declaration(),
+      gpt2::declaration(),        scorer::declaration(),         unet::declaration(),
+      clip::text_declaration(),   clip::projected_declaration(), vae::kl_declaration(),
+      vae::tiny_declaration(),
   };
   return all;
 }

@@ -1,10 +1,12 @@
 #include "lamina/models/registry.h"
 
 #include "lamina/base/error.h"
+#include "lamina/models/clip/clip.h"
 #include "lamina/models/gpt2/gpt2.h"
 #include "lamina/models/llama/llama.h"
 #include "lamina/models/scorer/scorer.h"
 #include "lamina/models/unet/unet.h"
+#include "lamina/models/vae/vae.h"
 
 namespace lamina {
 
@@ -16,12 +18,11 @@ struct Entry {
 };
 
 constexpr Entry kModels[] = {
-    {"LlamaForCausalLM", llama::build},
-    {"MistralForCausalLM", llama::build},
-    {"Qwen2ForCausalLM", llama::build},
-    {"GPT2LMHeadModel", gpt2::build},
-    {"LaminaSceneScorer", scorer::build},
-    {"UNet2DConditionModel", unet::build},
+    {"LlamaForCausalLM", llama::build},   {"MistralForCausalLM", llama::build},
+    {"Qwen2ForCausalLM", llama::build},   {"GPT2LMHeadModel", gpt2::build},
+    {"LaminaSceneScorer", scorer::build}, {"UNet2DConditionModel", unet::build},
+    {"CLIPTextModel", clip::build},       {"CLIPTextModelWithProjection", clip::build},
+    {"AutoencoderKL", vae::build},        {"AutoencoderTiny", vae::build},
 };
 
 }  // namespace

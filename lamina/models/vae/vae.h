@@ -17,6 +17,11 @@ class Autoencoder : public Model {
   virtual Tensor decode(const Tensor& latents) const = 0;
   virtual int64_t factor() const = 0;    // pixels a latent in each direction
   virtual int64_t channels() const = 0;  // of the latents
+
+  Stream begin(const Inputs& inputs) const override;
+  void step(Stream& stream, Site site, Tap& tap) const override;
+  Tensor read_out(const Stream& stream, Tap& tap) const override;  // the latents
+  Tensor finish(const Stream& stream, Tap& tap) const override;
 };
 
 std::unique_ptr<Autoencoder> build_autoencoder(const Checkpoint& checkpoint, const Blueprint& blueprint,
