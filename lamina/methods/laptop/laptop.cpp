@@ -19,7 +19,7 @@ std::vector<Bundle> free_bundles(const Blueprint& blueprint, std::span<const Sit
       return std::ranges::find(w.parts, candidates[i].index) != w.parts.end();
     });
     if (wrapper == blueprint.wrappers.end())
-      bundles.push_back({.states = {{}, {candidates[i]}}});
+      bundles.push_back({.states = {{}, {.sites = {candidates[i]}}}});
     else
       inside[static_cast<int>(wrapper - blueprint.wrappers.begin())].push_back(i);
   }
@@ -27,14 +27,33 @@ std::vector<Bundle> free_bundles(const Blueprint& blueprint, std::span<const Sit
     std::ranges::stable_sort(blocks, {}, [&](size_t i) { return values[i]; });
     Bundle bundle{.states = {{}}};
     for (size_t i : blocks) {
-      std::vector<Site> more = bundle.states.back();
-      more.push_back(candidates[i]);
+      State more = bundle.states.back();
+      more.sites.push_back(candidates[i]);
       bundle.states.push_back(std::move(more));
     }
     bundles.push_back(std::move(bundle));
   }
   return bundles;
 }
+
+namespace {
+
+// The cheapest first; none that another beats on every axis.
+Group worth_offering(Group group) {
+  std::ranges::stable_sort(group, {}, &Option::loss);
+  Group kept;
+  for (Option& option : group) {
+    const bool beaten = std::ranges::any_of(kept, [&](const Option& other) {
+      for (size_t a = 0; a < option.saved.size(); ++a)
+        if (other.saved[a] < option.saved[a]) return false;
+      return true;
+    });
+    if (!beaten) kept.push_back(std::move(option));
+  }
+  return kept;
+}
+
+}  // namespace
 
 Cover cover_of(std::span<const Bundle> bundles, std::span<const Site> candidates,
                std::span<const double> values, const Prices& prices, std::vector<int64_t> least) {
@@ -43,9 +62,11 @@ Cover cover_of(std::span<const Bundle> bundles, std::span<const Site> candidates
   Cover cover{.groups = {}, .least = std::move(least)};
   for (const Bundle& bundle : bundles) {
     Group group;
-    for (const std::vector<Site>& state : bundle.states) {
-      Option option{.candidates = {}, .loss = 0, .saved = prices.saved(state)};
-      for (Site site : state) {
+    for (const State& state : bundle.states) {
+      Option option{.candidates = {},
+                    .loss = 0,
+                    .saved = state.saved.empty() ? prices.saved(state.sites) : state.saved};
+      for (Site site : state.sites) {
         const auto found = index.find(site.index);
         if (found == index.end()) fail("part {} is no candidate", site.index);
         option.candidates.push_back(found->second);
@@ -54,7 +75,7 @@ Cover cover_of(std::span<const Bundle> bundles, std::span<const Site> candidates
       std::ranges::sort(option.candidates);
       group.push_back(std::move(option));
     }
-    cover.groups.push_back(std::move(group));
+    cover.groups.push_back(worth_offering(std::move(group)));
   }
   return cover;
 }

@@ -24,9 +24,15 @@ struct Prices {
   std::function<std::vector<int64_t>(std::span<const Site>)> saved = {};
 };
 
-// Parts that are decided about together: each state is a set that may go, the first the empty one.
+// Parts that are decided about together: each state is a set that may go.
+struct State {
+  std::vector<Site> sites = {};
+  // What it saves where that is not what `Prices` says of the sites: a stock config keeps the projections of
+  // a transformer without blocks. One an axis; empty: as the prices say.
+  std::vector<int64_t> saved = {};
+};
 struct Bundle {
-  std::vector<std::vector<Site>> states = {};
+  std::vector<State> states = {};
 };
 // No constraint: each part alone. Of a wrapper's blocks, which weigh the same, none, the one that matters
 // least, the two, ... all of them with their wrapper.
@@ -34,7 +40,8 @@ std::vector<Bundle> free_bundles(const Blueprint& blueprint, std::span<const Sit
                                  std::span<const double> values);
 
 // `values` by candidate; a state loses the sum of its parts'. Candidates in options are indices into
-// `candidates`. Throws Error when a state holds another part.
+// `candidates`. Of states that save no more than another
+// and lose no less only that one is offered. Throws Error when a state holds another part.
 Cover cover_of(std::span<const Bundle> bundles, std::span<const Site> candidates,
                std::span<const double> values, const Prices& prices, std::vector<int64_t> least);
 

@@ -163,6 +163,35 @@ TEST_F(Laptop, RandomChoicesHoldTheirBudgets) {
   EXPECT_FALSE(random_choice(impossible, 1).has_value());
 }
 
+TEST(Samples, TimesAreSpreadEvenlyAndNoiseIsFixed) {
+  EXPECT_THAT(stratified_times(4, 1000, 1), testing::UnorderedElementsAre(0, 250, 500, 750));
+  EXPECT_NE(stratified_times(50, 1000, 1), stratified_times(50, 1000, 2));
+  EXPECT_EQ(stratified_times(50, 1000, 1), stratified_times(50, 1000, 1));
+
+  NoiseSchedule schedule;
+  for (int t = 0; t < 1000; ++t) schedule.alpha_bar.push_back(1 - (t + 0.5) / 1000);
+  const Tensor clean = random_normal({5, 3, 4, 4}, 1);
+  const Conditions told{.text = random_normal({5, 7, 6}, 2),
+                        .added = {{"time_ids", random_normal({5, 6}, 3)}}};
+  const Conditions untold{.text = at::zeros({5, 7, 6}), .added = told.added};
+  const Calibration made = calibration(schedule, clean, told, untold, {.batch = 2, .seed = 3});
+  ASSERT_EQ(made.batches.size(), 3u);
+  EXPECT_EQ(made.samples(), 5);
+  const Inputs& last = made.batches[2].inputs;
+  EXPECT_TRUE(at::equal(last.text, told.text.narrow(0, 4, 1)));
+  EXPECT_TRUE(at::equal(last.added.at("time_ids"), told.added.at("time_ids").narrow(0, 4, 1)));
+  EXPECT_TRUE(at::equal(made.batches[2].unguided->sample, last.sample));
+  EXPECT_EQ(made.batches[2].unguided->text.sum().item<double>(), 0);
+  // x_t is made of the clean sample and of what is to be said.
+  const double kept = schedule.alpha_bar[static_cast<size_t>(last.time.item<double>())];
+  const Tensor x = std::sqrt(kept) * clean.narrow(0, 4, 1) + std::sqrt(1 - kept) * made.batches[2].target;
+  EXPECT_LT((x - last.sample).abs().max().item<double>(), 1e-6);
+  EXPECT_TRUE(at::equal(
+      calibration(schedule, clean, told, untold, {.batch = 5, .seed = 3}).batches[0].target.narrow(0, 4, 1),
+      made.batches[2].target));
+  EXPECT_THROW(calibration(schedule, clean.narrow(0, 0, 4), told, untold, {}), Error);
+}
+
 TEST(Handcrafted, CutsOfBkSdm) {
   const Blueprint b = unet::blueprint(unet::published_config("sd1.5"), "test");
   EXPECT_EQ(handcrafted(b, "bk-base").size(), 14u);

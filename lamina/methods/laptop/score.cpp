@@ -94,6 +94,10 @@ class Walk {
       }
       for (Tensor& answer : together(group, std::move(starts), batch))
         answers.without.push_back(std::move(answer));
+      watch_.report({.phase = "scores",
+                     .done = static_cast<double>(answers.without.size()),
+                     .total = static_cast<double>(candidates_.size()),
+                     .detail = model_.blueprint().part(group.back()).label()});
     }
     for (; at < parts; ++at) model_.step(whole, {at}, tap);
     answers.whole = model_.finish(whole, tap);
@@ -333,17 +337,32 @@ JointLoss::JointLoss(const Model& model, const Calibration& calibration, int64_t
   }
 }
 
-std::vector<double> JointLoss::of(std::span<const Site> removed) const {
+std::vector<double> JointLoss::of(const Model& model, Tap& tap) const {
   const InferenceMode evaluating;
-  Skip skip(model_.blueprint());
-  for (Site site : removed) skip.add(site);
   std::vector<double> losses;
   for (size_t b = 0; b < answers_.size(); ++b) {
-    const Tensor said = model_.run(calibration_.batches[b].inputs, skip);
+    const Tensor said = model.run(calibration_.batches[b].inputs, tap);
     const std::vector<double> more = per_sample((said - answers_[b]).square());
     losses.insert(losses.end(), more.begin(), more.end());
   }
   return losses;
+}
+
+std::vector<double> JointLoss::of(std::span<const Site> removed) const {
+  Skip skip(model_.blueprint());
+  for (Site site : removed) skip.add(site);
+  return of(model_, skip);
+}
+
+std::vector<double> JointLoss::of(const Model& other) const {
+  Tap none;
+  return of(other, none);
+}
+
+int64_t JointLoss::samples() const {
+  int64_t count = 0;
+  for (const Tensor& answer : answers_) count += answer.size(0);
+  return count;
 }
 
 double JointLoss::mean_of(std::span<const Site> removed) const {

@@ -80,8 +80,13 @@ class JointLoss {
   JointLoss(const Model& model, const Calibration& calibration, int64_t samples = 0);
   std::vector<double> of(std::span<const Site> removed) const;
   double mean_of(std::span<const Site> removed) const;
+  // Of another model in its place: a cut that is another function than skipping.
+  std::vector<double> of(const Model& other) const;
+  int64_t samples() const;
 
  private:
+  std::vector<double> of(const Model& model, Tap& tap) const;
+
   const Model& model_;
   const Calibration& calibration_;
   std::vector<Tensor> answers_;

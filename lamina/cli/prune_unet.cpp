@@ -1,0 +1,322 @@
+// lamina prune PIPELINE: which parts of a denoiser matter least within the budgets, cut, and the pipeline
+// written with what is left.
+#include "lamina/cli/prune_unet.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "lamina/base/error.h"
+#include "lamina/base/fields.h"
+#include "lamina/base/hash.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/card.h"
+#include "lamina/cli/cli.h"
+#include "lamina/cli/session.h"
+#include "lamina/report/terminal.h"
+
+namespace lamina::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kWork = "search";  // what a run that was stopped leaves
+constexpr const char* kUnet = "unet";
+
+const std::vector<std::string>& denoiser_methods() {
+  static const std::vector<std::string> names = {"laptop", "bk-sdm",          "magnitude",
+                                                 "taylor", "block-influence", "random"};
+  return names;
+}
+
+bool is_denoiser(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return false;
+  if (is_pipeline(path)) return true;
+  const fs::path file = path / "config.json";
+  if (!fs::is_regular_file(file, error)) return false;
+  const std::string text = read_file(file, size_t{16} << 20);
+  return text.find("UNet2DConditionModel") != std::string::npos;
+}
+
+std::string criterion_of(const std::string& method, const std::string& asked) {
+  const std::string own = method == "laptop" || method == "bk-sdm" ? "output"
+                          : method == "block-influence"            ? "influence"
+                                                                   : method;
+  if (asked.empty()) return own;
+  if (method != "laptop" && asked != own)
+    fail("--criterion {}: {} judges by its own ({}); laptop takes any", asked, method, own);
+  return asked;
+}
+
+void check_options(const UnetOptions& options) {
+  const auto one_of = [](std::string_view flag, const std::string& value,
+                         const std::vector<std::string>& known) {
+    if (std::ranges::find(known, value) != known.end()) return;
+    const auto meant = nearest(value, known);
+    fail("--{} {}: is not known here{}; {} are", flag, in_quotes(value),
+         meant ? fmt::format(" (was {} meant?)", *meant) : "", fmt::join(known, ", "));
+  };
+  one_of("method", options.method, denoiser_methods());
+  one_of("solver", options.solver, {"dynamic", "exact", "greedy-loss", "greedy-ratio"});
+  laptop::criterion_from_name(options.criterion);
+  layout_from_name(options.layout);
+}
+
+// Says, when a run ends early, that nothing of its work is lost.
+struct KeptNotice {
+  bool work = false;
+  ~KeptNotice() {
+    if (work)
+      std::fputs("lamina: the work so far is kept; the same command with --resume goes on from it\n", stderr);
+  }
+};
+
+// The denoiser as it is written: under its own config with the parts declared gone, or as a stock config
+// says.
+Checkpoint cut_checkpoint(const Subject& subject, const UnetOptions& options, const UnetFound& found,
+                          const Plan& plan) {
+  const Opened& opened = subject.opened();
+  const auto layout = layout_from_name(options.layout);
+  if (!layout) return apply(opened.checkpoint, opened.blueprint, plan);
+  const unet::Expressed expressed =
+      unet::express(opened.checkpoint.config, opened.blueprint,
+                    laptop::sites_of(found.candidates, found.chosen.removed), *layout);
+  if (!expressed.possible) fail("--layout {}: cannot say this cut: {}", options.layout, expressed.why);
+  return unet::compacted(opened.checkpoint, expressed);
+}
+
+void write_cut(const Subject& subject, const Checkpoint& cut, const fs::path& folder, const std::string& plan,
+               const Watch& watch) {
+  const WriteOptions options{.dtype = {}, .watch = watch};
+  if (subject.pipeline) {
+    write_pipeline(*subject.pipeline, {{kUnet, &cut}}, folder,
+                   {.write = options, .extra_files = {{"unet/plan.json", plan}}});
+  } else {
+    write_folder(cut, folder, options);
+  }
+  const fs::path written = subject.pipeline ? folder / kUnet : folder;
+  check_equal(cut, open(written).checkpoint, options);
+}
+
+std::string summary_text(const UnetRun& run, const report::Report& report, const fs::path& target) {
+  const report::Style style = style_of(STDOUT_FILENO);
+  std::string text = report::terminal_verdict(report.verdict, style);
+  std::string labels;
+  for (int i : run.found.chosen.removed)
+    labels += fmt::format("{}{}", labels.empty() ? "" : " ",
+                          run.subject.blueprint().part(run.found.candidates[static_cast<size_t>(i)]).label());
+  text += fmt::format("\nCut: {}\nReport: {}\n", labels, shown(target / "report.html"));
+  return text;
+}
+
+Json summary_json(const UnetRun& run, const report::Report& report, const fs::path& target) {
+  Json json = {{"output", shown(target)}, {"removed", Json::array()}, {"figures", Json::object()}};
+  for (const Edit& edit : run.plan.edits) json["removed"].push_back(std::get<Cut>(edit).site);
+  for (const report::Figure& figure : report.verdict.figures)
+    json["figures"][figure.name] = {{"before", figure.before}, {"after", figure.after}};
+  json["seconds"] = Json::object();
+  for (const auto& [phase, seconds] : run.found.seconds) json["seconds"][phase] = seconds;
+  json["milliseconds_a_pass"] = run.found.times.whole;
+  return json;
+}
+
+}  // namespace
+
+bool names_denoiser(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "-o" || word == "--output") {
+      ++i;
+    } else if (word == "--method" && i + 1 < argc) {
+      // Methods of denoisers alone; the others are known by what is pruned.
+      for (const char* name : {"laptop", "bk-sdm", "taylor", "block-influence"})
+        if (std::string_view(argv[i + 1]) == name) return true;
+      ++i;
+    } else if (!word.starts_with('-') && is_denoiser(word)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int run_prune_unet(int argc, char** argv) {
+  CLI::App app(
+      "Find the parts of a denoiser that matter least within budgets, cut them, and write the pipeline with "
+      "what is "
+      "left (after LAPTOP-Diff, arXiv 2404.11098).\n\n"
+      "Example: lamina prune PIPELINE --method laptop --params 50% -o smaller\n"
+      "         lamina prune PIPELINE --macs 75% --ms 80% --layout stock --captions captions.txt -o smaller\n"
+      "A U-Net's own folder will do: it is then judged on normal numbers. Budgets say how much stays at "
+      "most.\n"
+      "Ctrl-C stops after the present piece of work; the same command with --resume goes on.",
+      "prune");
+  fs::path model, out, captions_file;
+  UnetOptions options;
+  bool resume = false, force = false, plan_only = false, quiet = false, json = false;
+  app.add_option("PIPELINE", model, "folder of a diffusers pipeline, or of a U-Net")->required();
+  app.add_option("-o,--output", out, "folder to write")->required();
+  const char* what = "What is cut";
+  app.add_option("--method", options.method, fmt::format("{}", fmt::join(denoiser_methods(), ", ")))
+      ->capture_default_str()
+      ->group(what);
+  app.add_option("--params", options.params, "share of the parameters that stays at most, 50%")->group(what);
+  app.add_option("--macs", options.macs, "share of the multiply-adds, attention products counted")
+      ->group(what);
+  app.add_option("--ms", options.ms, "share of the time of a pass, by what each part takes here")
+      ->group(what);
+  app.add_option("--layout", options.layout,
+                 fmt::format("any; exact (a stock config computes it); stock (wired anew); {}",
+                             fmt::join(unet::layout_names(), ", ")))
+      ->capture_default_str()
+      ->group(what);
+  app.add_option("--criterion", options.criterion,
+                 fmt::format("{} (default: the method's)", fmt::join(laptop::criterion_names(), ", ")))
+      ->group(what);
+  app.add_option("--solver", options.solver,
+                 "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio")
+      ->capture_default_str()
+      ->group(what);
+  app.add_option("--cut", options.cut,
+                 "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny")
+      ->capture_default_str()
+      ->group(what);
+  app.add_option("--rerank", options.rerank,
+                 "best plans of the sum, ranked again by their measured loss; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 10000))
+      ->group(what);
+  app.add_option("--rerank-samples", options.rerank_samples, "on so many samples")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000))
+      ->group(what);
+  app.add_option("--refine", options.refine, "plans next to the best, measured; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000))
+      ->group(what);
+  app.add_option("--seed", options.seed, "of noise, times and random plans")
+      ->capture_default_str()
+      ->group(what);
+  const char* data = "Data";
+  app.add_option("--captions", captions_file, "a caption a line")->group(data);
+  app.add_option("--pictures", options.pictures,
+                 "drawn (by the pipeline, for the captions), scene (painted here), or a folder of NAME.png "
+                 "and NAME.txt")
+      ->capture_default_str()
+      ->group(data);
+  app.add_option("--samples", options.samples, "samples that parts are scored on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000))
+      ->group(data);
+  app.add_option("--heldout", options.heldout, "samples that plans are measured on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000))
+      ->group(data);
+  app.add_option("--batch", options.batch, "samples in a pass")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024))
+      ->group(data);
+  app.add_option("--latent", options.latent, "size of the latents, 32x32 (default: the U-Net's own)")
+      ->group(data);
+  app.add_option("--draw-steps", options.draw_steps, "steps for each latent that is drawn")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000))
+      ->group(data);
+  const char* how = "How";
+  app.add_option("--rows", options.rows, "candidates in one batch; 1: bit for bit as full passes")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096))
+      ->group(how);
+  app.add_option("--threads", options.threads, "0: all cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024))
+      ->group(how);
+  app.add_option("--repeats", options.repeats, "measurements of each part's time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000))
+      ->group(how);
+  app.add_option("--compare", options.compare, "plans beside ours: none, quick, all")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"none", "quick", "all"}))
+      ->group(how);
+  app.add_option("--trajectory", options.trajectory, "pictures whose last latents are compared; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000))
+      ->group(how);
+  app.add_option("--trajectory-steps", options.trajectory_steps, "steps of each")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000))
+      ->group(how);
+  app.add_flag("--resume", resume, "go on from where a stopped run of the same command was")->group(how);
+  const char* result = "What is written";
+  app.add_flag("--plan-only", plan_only, "plan and report, no model")->group(result);
+  app.add_flag("--force", force, "replace the output folder")->group(result);
+  app.add_flag("--json", json, "one object on stdout")->group(result);
+  app.add_flag("-q,--quiet", quiet, "no progress");
+  parse(app, argc, argv);
+
+  options.threads = thread_count(static_cast<int>(options.threads));
+  options.criterion = criterion_of(options.method, options.criterion);
+  check_options(options);
+  if (options.params.empty() && options.macs.empty() && options.ms.empty() && options.method != "bk-sdm")
+    options.params = "50%";
+  Terminal terminal({.quiet = quiet || json});
+  const Watch watch = terminal.watch();
+  StagedFolder folder(out,
+                      {.replace = force, .resume = resume ? kWork : "", .inputs = {model, captions_file}});
+  const Subject subject = open_subject(model, options);
+  const std::vector<std::string> captions =
+      captions_file.empty() ? std::vector<std::string>{} : captions_from(captions_file);
+  if (subject.painter && captions.empty() && options.pictures == "drawn")
+    fail(
+        "--captions: a file with a caption a line is needed to draw samples; or --pictures scene, or a "
+        "folder of pictures");
+
+  const std::string hash = subject.opened().checkpoint.hash(watch);
+  Json identity = options_to_json(options);
+  identity.erase("threads");
+  identity["captions_sha256"] = captions_file.empty() ? "" : sha256_hex(read_file(captions_file));
+  identity["model_sha256"] = hash;
+  identity["version"] = version_text();
+  fs::create_directories(folder.path() / kWork);
+  UnetJournal journal(folder.path() / kWork / "journal.jsonl", identity, {.resume = resume});
+  KeptNotice kept{.work = true};
+  folder.keep();
+
+  const UnetData samples = make_data(subject, options, captions, folder.path() / kWork, watch);
+  const UnetFound found = find_cut(subject, samples, options, journal, watch);
+  UnetRun run{
+      .subject = subject,
+      .data = samples,
+      .options = options,
+      .found = found,
+      .plan = laptop::plan_of(subject.blueprint(), found.candidates, found.chosen.removed, found.values),
+      .command = command_line(argc, argv, "prune")};
+  run.plan.provenance = {{"lamina", version_text()},
+                         {"method", options_to_json(options)},
+                         {"model", {{"name", subject.name()}, {"sha256", hash}}},
+                         {"calibration", {{"name", samples.scoring.source}, {"samples", options.samples}}}};
+  const std::string plan = to_json(run.plan).dump(2) + "\n";
+  if (!plan_only) {
+    const Checkpoint cut = cut_checkpoint(subject, options, found, run.plan);
+    write_cut(subject, cut, folder.path(), plan, watch);
+    for (const auto& entry : fs::directory_iterator(subject.pipeline ? folder.path() / kUnet : folder.path()))
+      if (entry.path().extension() == ".safetensors") run.weight_bytes += entry.file_size();
+  }
+  const report::Report report = report_of(run);
+  write_file(folder.path() / "plan.json", plan);
+  write_file(folder.path() / "report.html", report::to_html(report));
+  write_file(folder.path() / "report.json", report::to_json(report).dump(2) + "\n");
+  fs::remove_all(folder.path() / kWork);
+  folder.commit();
+  kept.work = false;
+  terminal.clear();
+  print(json ? summary_json(run, report, folder.target()).dump(2) + "\n"
+             : summary_text(run, report, folder.target()));
+  return Status::ok;
+}
+
+}  // namespace lamina::cli
