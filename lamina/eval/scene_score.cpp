@@ -1,0 +1,109 @@
+#include "lamina/eval/scene_score.h"
+
+#include <cmath>
+
+#include "lamina/base/error.h"
+
+namespace lamina {
+
+namespace {
+
+// Places of the heads among the answers.
+enum Head : size_t { count, axis, shape_1, colour_1, size_1, shape_2, colour_2, size_2, top, bottom };
+constexpr size_t kThing = 3;  // heads of one thing
+
+void add(Rate& rate, bool right) {
+  rate.right += right ? 1 : 0;
+  ++rate.asked;
+}
+
+using Answers = std::vector<int64_t>;
+
+// How many of shape, colour and size of both things are as wanted, in order or turned round.
+int matches(const Answers& seen, const Answers& wanted, bool turned) {
+  int same = 0;
+  for (size_t i = 0; i < kThing; ++i) {
+    same += seen[(turned ? shape_2 : shape_1) + i] == wanted[shape_1 + i] ? 1 : 0;
+    same += seen[(turned ? shape_1 : shape_2) + i] == wanted[shape_2 + i] ? 1 : 0;
+  }
+  return same;
+}
+
+void compare(SceneScore& score, const Answers& seen, const scene::Said& said) {
+  const Answers wanted = scene::labels(said);
+  const bool two = said.second.has_value();
+  const bool turned = two && matches(seen, wanted, true) > matches(seen, wanted, false);
+  Rate* const rates[] = {&score.shape, &score.colour, &score.size};
+  for (size_t i = 0; i < kThing; ++i) {
+    add(*rates[i], seen[(turned ? shape_2 : shape_1) + i] == wanted[shape_1 + i]);
+    if (two) add(*rates[i], seen[(turned ? shape_1 : shape_2) + i] == wanted[shape_2 + i]);
+  }
+  if (two) add(score.relation, seen[axis] == wanted[axis] && !turned);
+  add(score.count, seen[count] == wanted[count]);
+  add(score.ground, seen[top] == wanted[top] && seen[bottom] == wanted[bottom]);
+  add(score.all, seen == wanted);
+}
+
+}  // namespace
+
+std::pair<double, double> Rate::interval() const {
+  if (asked == 0) return {0, 1};
+  constexpr double z = 1.959963984540054;
+  const auto n = static_cast<double>(asked);
+  const double p = share(), scale = 1 + z * z / n;
+  const double middle = (p + z * z / (2 * n)) / scale;
+  const double half = z * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale;
+  return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
+}
+
+std::vector<std::pair<std::string, Rate>> named_rates(const SceneScore& score) {
+  return {
+      {"shape", score.shape}, {"colour", score.colour}, {"size", score.size}, {"relation", score.relation},
+      {"count", score.count}, {"ground", score.ground}, {"all", score.all}};
+}
+
+ScorerPass scorer_pass(const Model& scorer, const Tensor& pixels, int64_t batch) {
+  const InferenceMode guard;
+  int64_t classes = 0;
+  for (const scene::Head& head : scene::heads()) classes += head.classes;
+  if (scorer.blueprint().family != "scorer" || scorer.head().weight.size(0) != classes)
+    fail("this network does not answer the questions about scenes; a scorer with {} answers does", classes);
+  ScorerPass pass;
+  std::vector<Tensor> features;
+  Tap none;
+  for (int64_t first = 0; first < pixels.size(0); first += batch) {
+    const Tensor piece = pixels.narrow(0, first, std::min(batch, pixels.size(0) - first));
+    const Tensor read = scorer.read_out(scorer.begin({.sample = piece}), none), logits = scorer.head()(read);
+    features.push_back(read.to(at::kDouble));
+    std::vector<Tensor> columns;
+    int64_t from = 0;
+    for (const scene::Head& head : scene::heads()) {
+      columns.push_back(logits.narrow(1, from, head.classes).argmax(1));
+      from += head.classes;
+    }
+    const Tensor answers = at::stack(columns, 1).contiguous();
+    const auto* numbers = answers.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < answers.size(0); ++i)
+      pass.answers.emplace_back(numbers + i * answers.size(1), numbers + (i + 1) * answers.size(1));
+  }
+  pass.features = at::cat(features);
+  return pass;
+}
+
+SceneScore scene_score(const std::vector<std::vector<int64_t>>& answers,
+                       const std::vector<scene::Said>& said) {
+  if (answers.size() != said.size())
+    fail("there are answers on {} pictures, and {} captions", answers.size(), said.size());
+  SceneScore score;
+  for (size_t i = 0; i < said.size(); ++i) compare(score, answers[i], said[i]);
+  return score;
+}
+
+Rate agreement(const std::vector<std::vector<int64_t>>& a, const std::vector<std::vector<int64_t>>& b) {
+  if (a.size() != b.size()) fail("one scorer saw {} pictures, the other {}", a.size(), b.size());
+  Rate rate;
+  for (size_t i = 0; i < a.size(); ++i) add(rate, a[i] == b[i]);
+  return rate;
+}
+
+}  // namespace lamina
