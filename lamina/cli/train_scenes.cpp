@@ -105,7 +105,10 @@ Task read_task(const SceneTraining& asked) {
                   : static_cast<uint64_t>(json_integer_or(task.json, "seed", 0, task.what, {.min = 0}));
   const Json& scenes = task.object("scenes");
   check_keys(scenes, {"seed", "side"}, task.what + ": \"scenes\"");
-  task.scenes = {.seed = static_cast<uint64_t>(json_integer_or(scenes, "seed", 0, task.what, {.min = 0})),
+  // Runs of other seeds see other scenes, unless the file says which.
+  task.scenes = {.seed = json_has(scenes, "seed")
+                             ? static_cast<uint64_t>(json_integer(scenes, "seed", task.what, {.min = 0}))
+                             : task.seed,
                  .split = scene::Split::train,
                  .side = json_integer_or(scenes, "side", 32, task.what, {.min = 16, .max = 1024})};
   task.averages = task.number("averages", 0);
