@@ -10,7 +10,7 @@
 
 #include "lamina/base/progress.h"
 #include "lamina/checkpoint/pipeline.h"
-#include "lamina/data/tokenizer.h"
+#include "lamina/data/prompt_tokenizer.h"
 #include "lamina/diffusion/schedule.h"
 #include "lamina/family/family.h"
 #include "lamina/image/image.h"
@@ -28,17 +28,23 @@ struct Conditions {
 // One after another along the batch.
 Conditions stacked(const std::vector<Conditions>& conditions);
 
+// The scheduler's config of a pipeline; an infinite lambda_min_clipped, as Python writes it, becomes null.
+Json scheduler_config(const Pipeline& pipeline);
+
+// Of Stable Diffusion 1, 2 (one text encoder, its last hidden state) and XL (two, the penultimate ones side
+// by side, with the second's pooled vector and the sizes).
 class Painter {
  public:
   struct Options {
     at::ScalarType dtype = at::kFloat;
+    at::Device device = at::kCPU;
     bool without_denoiser = false;  // the caller has one of its own
   };
   Painter(const Pipeline& pipeline, Options options);
 
   const Pipeline& pipeline() const { return pipeline_; }
   const Opened& denoiser_opened() const { return *unet_opened_; }
-  const Model& denoiser() const { return *unet_; }
+  const Model& denoiser() const;  // throws Error when it was left away
   const vae::Autoencoder& autoencoder() const { return *vae_; }
   const NoiseSchedule& schedule() const { return schedule_; }
   const Json& scheduler_config() const { return scheduler_config_; }
@@ -53,14 +59,15 @@ class Painter {
 
  private:
   Pipeline pipeline_;
+  Options options_;
   Json scheduler_config_;
   NoiseSchedule schedule_;
-  std::shared_ptr<Opened> unet_opened_;
+  std::shared_ptr<Opened> unet_opened_, vae_opened_;
   std::unique_ptr<Model> unet_;
   std::unique_ptr<vae::Autoencoder> vae_;
   struct Encoder {
-    Tokenizer tokenizer;
-    int64_t length = 77, pad = 0;
+    PromptTokenizer tokenizer;
+    std::shared_ptr<Opened> opened;
     std::unique_ptr<clip::TextEncoder> model;
   };
   std::vector<Encoder> encoders_;

@@ -124,6 +124,11 @@ std::vector<std::string> solver_names() {
   return {"ddim", "ddpm", "euler", "dpm++", "pndm"};
 }
 
+std::string solver_of(const Json& config) {
+  return std::string(
+      scheduler::name_of_class(json_string_or(config, "_class_name", "", "scheduler_config.json")));
+}
+
 std::unique_ptr<Solver> solver(const Json& config, std::string_view name, int64_t steps,
                                std::string_view what) {
   const NoiseSchedule schedule = noise_schedule(config, what);

@@ -59,5 +59,6 @@ class Solver {
 std::unique_ptr<Solver> solver(const Json& config, std::string_view name, int64_t steps,
                                std::string_view what);
 std::vector<std::string> solver_names();
+std::string solver_of(const Json& config);  // by its _class_name; empty when that is not known here
 
 }  // namespace lamina
