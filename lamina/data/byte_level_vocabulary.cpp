@@ -14,21 +14,6 @@ constexpr std::string_view kEndOfText = "<|endoftext|>";
 constexpr const char* kNamedTokens[] = {"bos_token", "eos_token",  "unk_token",
                                         "pad_token", "mask_token", "additional_special_tokens"};
 
-Json merges_of(std::string_view text, std::string_view what) {
-  Json merges = Json::array();
-  int number = 0;
-  for (std::string& line : split(text, '\n')) {
-    ++number;
-    if (line.ends_with('\r')) line.pop_back();
-    if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
-    if (std::ranges::count(line, ' ') != 1)
-      fail("{}: line {} of merges.txt is {} where two tokens were expected", what, number,
-           in_quotes(line, 40));
-    merges.push_back(std::move(line));
-  }
-  return merges;
-}
-
 // "bos_token": a text, or an added token with its text inside.
 std::string content_of(const Json& token, std::string_view what) {
   if (token.is_string()) return token.get<std::string>();
@@ -76,6 +61,21 @@ class AddedTokens {
 };
 
 }  // namespace
+
+Json merge_lines(std::string_view text, std::string_view what) {
+  Json merges = Json::array();
+  int number = 0;
+  for (std::string& line : split(text, '\n')) {
+    ++number;
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
+    if (std::ranges::count(line, ' ') != 1)
+      fail("{}: line {} of merges.txt is {} where two tokens were expected", what, number,
+           in_quotes(line, 40));
+    merges.push_back(std::move(line));
+  }
+  return merges;
+}
 
 Tokenizer gpt2_tokenizer(const VocabularyFiles& files, std::string_view what) {
   if (!files.vocabulary.is_object() || files.vocabulary.empty())
@@ -135,7 +135,7 @@ Tokenizer gpt2_tokenizer(const VocabularyFiles& files, std::string_view what) {
                      {"byte_fallback", false},
                      {"ignore_merges", false},
                      {"vocab", files.vocabulary},
-                     {"merges", merges_of(files.merges, what)}}}};
+                     {"merges", merge_lines(files.merges, what)}}}};
   if (json_bool_or(config, "add_bos_token", false, what) && json_has(config, "bos_token")) {
     const std::string bos = content_of(config.at("bos_token"), what);
     const Json token = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}},

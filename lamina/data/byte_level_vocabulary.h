@@ -13,7 +13,11 @@ struct VocabularyFiles {
   std::string_view merges;   // the text of merges.txt
   Json config = {};          // tokenizer_config.json, or null
   Json special_tokens = {};  // special_tokens_map.json, or null; the config's word goes before it
+  Json added = {};           // added_tokens.json, or null; of CLIP's alone
 };
+
+// The lines of a merges.txt, without that of its version.
+Json merge_lines(std::string_view text, std::string_view what);
 
 // Throws Error naming `what` where a file is malformed.
 Tokenizer gpt2_tokenizer(const VocabularyFiles& files, std::string_view what);

@@ -156,6 +156,14 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions option
   return text;
 }
 
+std::span<const int32_t> Tokenizer::before() const {
+  return state_->post_processor.before;
+}
+
+std::span<const int32_t> Tokenizer::after() const {
+  return state_->post_processor.after;
+}
+
 int32_t Tokenizer::size() const {
   auto size = static_cast<int32_t>(state_->model->vocabulary().size());
   for (const AddedToken& token : state_->added) size = std::max(size, token.id + 1);

@@ -39,6 +39,10 @@ class Tokenizer {
   // Ids that stand for nothing are left out, as HF tokenizers does.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
 
+  // What the post-processor adds around a text.
+  std::span<const int32_t> before() const;
+  std::span<const int32_t> after() const;
+
   int32_t size() const;                                     // one more than the largest id
   std::optional<std::string_view> token(int32_t id) const;  // as it stands in the vocabulary: "Ġthe"
   std::optional<int32_t> id_of(std::string_view token) const;
