@@ -14,6 +14,7 @@ namespace {
 
 // Enough that no run meets its end.
 constexpr int64_t kEndless = int64_t{1} << 40;
+constexpr int64_t kNovelEvery = 5;  // samples of a scorer
 
 uint64_t mixed(uint64_t seed, uint64_t position) {
   SplitMix of_seed(seed), of_both(of_seed.next() ^ position);
@@ -47,15 +48,17 @@ class ScorerBatches : public SceneBatches {
   ScorerBatches(const scene::Options& options, uint64_t seed) : SceneBatches(options), seed_(seed) {}
 
   Batch at(int64_t first, int64_t count) const override {
-    Batch batch{.inputs = {.sample = scene_pixels(options(), first, count)}, .targets = {}, .first = first};
-    std::vector<Tensor> rows;
-    for (int64_t i = 0; i < count; ++i) {
-      rows.push_back(at::tensor(scene::labels(scene(first + i).said), at::kLong));
-      Tensor row = batch.inputs.sample[i];
-      row.copy_(worn(row.unsqueeze(0), mixed(seed_, static_cast<uint64_t>(first + i))).squeeze(0));
+    std::vector<Tensor> pictures, labels;
+    for (int64_t i = first; i < first + count; ++i) {
+      // A scorer is to know every pair, also those that the networks it scores have never seen.
+      scene::Options options = this->options();
+      if (options.split == scene::Split::train && i % kNovelEvery == 0) options.split = scene::Split::novel;
+      const auto index = static_cast<uint64_t>(options.split == scene::Split::novel ? i / kNovelEvery : i);
+      labels.push_back(at::tensor(scene::labels(scene::scene_at(index, options).said), at::kLong));
+      pictures.push_back(worn(scene_pixels(options, static_cast<int64_t>(index), 1),
+                              mixed(seed_, static_cast<uint64_t>(i))));
     }
-    batch.targets = at::stack(rows);
-    return batch;
+    return {.inputs = {.sample = at::cat(pictures)}, .targets = at::stack(labels), .first = first};
   }
   std::string digest() const override {
     return sha256_hex(fmt::format("scorer {} {}", described(options()), seed_)).substr(0, 16);

@@ -15,7 +15,8 @@ namespace lamina {
 // Pixels in [-1, 1] of scenes [first, first + count), [count, 3, side, side].
 Tensor scene_pixels(const scene::Options& options, int64_t first, int64_t count);
 
-// inputs.sample: pictures, some noisy, blurred, darker or paler; targets: labels [batch, heads].
+// inputs.sample: pictures, some noisy, blurred, darker or paler; targets: labels [batch, heads]. Of the split
+// train every fifth is taken from novel scenes of the same seed instead.
 std::unique_ptr<Batches> scorer_batches(const scene::Options& options, uint64_t seed);
 
 // inputs.sample: pictures; targets the same pictures.
