@@ -55,7 +55,7 @@ class Declaration {
         removed_(read_norms_removed(json, static_cast<int>(c_.blocks), what)),
         unmasked_(read_unmasked(json, static_cast<int>(c_.blocks), what)),
         stem_(root),
-        residual_{"residual", c_.width} {
+        residual_{"", c_.width} {
     if (removed_.last)
       fail("{}: the last norm of a text encoder has no map behind it to be folded into", what);
   }
@@ -81,7 +81,7 @@ class Declaration {
       b_.slots.push_back({.name = fmt::format("{}final_layer_norm.{}", stem_, name), .axes = {residual_}});
     if (c_.projection > 0)
       b_.slots.push_back(
-          {.name = "text_projection.weight", .axes = {{"projection", c_.projection}, residual_}});
+          {.name = "text_projection.weight", .axes = {{"", c_.projection}, residual_}});
     return std::move(b_);
   }
 
@@ -139,7 +139,7 @@ class Declaration {
   NormsRemoved removed_;
   Unmasked unmasked_;
   std::string stem_;
-  Axis residual_;
+  Axis residual_;  // without a name: its order is that of what the model gives
   Blueprint b_ = {};
 };
 
