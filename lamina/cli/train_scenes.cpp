@@ -126,6 +126,7 @@ class Runner {
   Runner(Group& group, const SceneTraining& asked, const TrainingFlags& flags, const Task& task)
       : group_(group),
         task_(task),
+        device_(device_of(flags.device, group)),
         terminal_({.quiet = flags.quiet || flags.json || group.rank() != 0}),
         folder_(asked.out,
                 {.resume = flags.resume,
@@ -150,6 +151,7 @@ class Runner {
     if (group_.rank() == 0) follow.finish(trained);
     return trained;
   }
+  at::Device device() const { return device_; }
   // An empty folder of what is written.
   fs::path made(const char* name) const {
     const fs::path path = folder_.path() / name;
@@ -167,6 +169,7 @@ class Runner {
  private:
   Group& group_;
   const Task& task_;
+  at::Device device_;
   Terminal terminal_;
   TrainingFolder folder_;
   std::optional<Averaging> averaging_;
@@ -199,7 +202,8 @@ int train_scorer(Runner& run, const Task& task) {
     config["heads"] = Json::object();
     for (const scene::Head& head : scene::heads()) config["heads"][head.name] = head.classes;
   }
-  Student student(from_config(config, "scorer", {.seed = task.seed}), {.decay_all = false});
+  Student student(from_config(config, "scorer", {.seed = task.seed}),
+                  {.decay_all = false, .device = run.device()});
   std::vector<int64_t> classes;
   for (const scene::Head& head : scene::heads()) classes.push_back(head.classes);
   const auto batches = scorer_batches(task.scenes, task.seed);
@@ -213,13 +217,13 @@ int train_scorer(Runner& run, const Task& task) {
 struct Coded {
   double deviation = 0, psnr = 0;
 };
-Coded coded(const vae::Autoencoder& model, scene::Options scenes) {
+Coded coded(const vae::Autoencoder& model, scene::Options scenes, at::Device device) {
   const InferenceMode guard;
   scenes.split = scene::Split::validation;
   constexpr int64_t kPictures = 512, kBatch = 64;
   double sum = 0, square = 0, numbers = 0, error = 0;
   for (int64_t first = 0; first < kPictures; first += kBatch) {
-    const Tensor pixels = scene_pixels(scenes, first, kBatch), latents = model.encode(pixels);
+    const Tensor pixels = scene_pixels(scenes, first, kBatch).to(device), latents = model.encode(pixels);
     const Tensor wide = latents.to(at::kDouble);
     sum += wide.sum().item<double>();
     square += wide.square().sum().item<double>();
@@ -233,13 +237,13 @@ Coded coded(const vae::Autoencoder& model, scene::Options scenes) {
 
 int train_autoencoder(Runner& run, const Task& task) {
   Student student(from_config(task.object("model"), "autoencoder", {.seed = task.seed}),
-                  {.decay_all = false});
+                  {.decay_all = false, .device = run.device()});
   const NoisyLatents loss{.noise = task.number("latent-noise", NoisyLatents{}.noise),
                           .square = task.number("latent-square", NoisyLatents{}.square)};
   const auto batches = picture_batches(task.scenes);
   const Trained trained = run(student, *noisy_reconstruction(loss), *batches);
   const auto& model = dynamic_cast<const vae::Autoencoder&>(student.model());
-  const Coded found = coded(model, task.scenes);
+  const Coded found = coded(model, task.scenes, run.device());
   // The denoiser is to read latents of deviation one.
   Checkpoint checkpoint = student.now(task.weights).checkpoint;
   checkpoint.config["scaling_factor"] =
@@ -276,10 +280,11 @@ int train_denoiser(Runner& run, const Task& task) {
   text_config["max_position_embeddings"] = kSceneTokens;
   text_config["bos_token_id"] = *tokenizer.bos();
   text_config["eos_token_id"] = text_config["pad_token_id"] = *tokenizer.eos();
-  Student student(from_config(task.object("model"), "unet", {.seed = task.seed}), {.decay_all = false});
+  Student student(from_config(task.object("model"), "unet", {.seed = task.seed}),
+                  {.decay_all = false, .device = run.device()});
   const auto encoder = std::make_shared<Student>(
       from_config(text_config, "text_encoder", {.seed = task.seed, .law = FirstLaw::torch}),
-      Student::Options{.decay_all = false});
+      Student::Options{.decay_all = false, .device = run.device()});
   const NoiseSchedule schedule = noise_schedule(task.object("scheduler"), task.what + ": \"scheduler\"");
   const auto tokens = scene_tokens();
   const auto batches = denoiser_batches(
@@ -314,7 +319,6 @@ bool trains_on_scenes(const fs::path& config) {
 
 int train_on_scenes(Group& group, const SceneTraining& training, const TrainingFlags& flags) {
   if (group.size() > 1) fail("networks on scenes are trained by one rank; {} were started", group.size());
-  if (flags.device != "cpu") fail("--device {}: networks on scenes are trained on the cpu", flags.device);
   const Task task = read_task(training);
   Runner run(group, training, flags, task);
   use_threads(thread_count(flags.threads));

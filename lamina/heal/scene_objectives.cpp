@@ -15,7 +15,8 @@ class NoisyReconstruction : public Objective {
     const auto* model = dynamic_cast<const vae::Autoencoder*>(&pass.model);
     if (!model) fail("{} is no autoencoder", pass.model.blueprint().family);
     const Tensor latents = model->encode(pass.batch.inputs.sample);
-    const Tensor noise = random_normal(latents.sizes(), static_cast<uint64_t>(pass.batch.first) + 1);
+    const Tensor noise =
+        random_normal(latents.sizes(), static_cast<uint64_t>(pass.batch.first) + 1).to(latents.options());
     const Tensor decoded = model->decode(latents + options_.noise * noise);
     const Tensor error = (decoded - pass.batch.targets).square().sum(at::kDouble);
     // As large a share of the whole as if each number of the picture had it.
