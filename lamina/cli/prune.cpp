@@ -10,6 +10,7 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/prune_run.h"
+#include "lamina/cli/prune_unet.h"
 #include "lamina/cli/session.h"
 #include "lamina/data/text_set.h"
 #include "lamina/export/export.h"
@@ -118,10 +119,12 @@ struct KeptNotice {
 }  // namespace
 
 int run_prune(int argc, char** argv) {
+  if (names_denoiser(argc, argv)) return run_prune_unet(argc, argv);
   CLI::App app(
       "Find the parts of a model that matter least, cut them, and write a smaller model.\n\n"
       "Example: lamina prune SmolLM2-135M-Instruct.Q4_1.gguf -o smaller --remove 8\n"
       "         lamina prune MODEL -o OUT --method shortgpt --remove 25% --export hf-compact\n"
+      "A diffusers pipeline or a U-Net's folder has flags of its own: lamina prune --method laptop --help\n"
       "Ctrl-C stops after the present piece of work; the same command with --resume goes on.",
       "prune");
   fs::path model, out, calibration, heldout;

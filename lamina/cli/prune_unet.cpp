@@ -226,9 +226,10 @@ int run_prune_unet(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->group(data);
   const char* how = "How";
-  app.add_option("--rows", options.rows, "candidates in one batch; 1: bit for bit as full passes")
+  app.add_option("--rows", options.rows,
+                 "candidates in one batch; 1: bit for bit as full passes; 0: full passes")
       ->capture_default_str()
-      ->check(CLI::Range(1, 4096))
+      ->check(CLI::Range(0, 4096))
       ->group(how);
   app.add_option("--threads", options.threads, "0: all cores")
       ->capture_default_str()

@@ -120,7 +120,8 @@ struct PlanRow {
   double error = report::not_measured;       // its standard error
   double trajectory = report::not_measured;  // of the last latents, at equal seeds
   bool expressible = false;
-  std::string said = {};  // the config's wiring, or why there is none
+  std::string said = {};       // the config's wiring, or why there is none
+  std::string layout = "any";  // "any": its parts are skipped; else as a stock config wires what is left
 };
 
 struct UnetFound {

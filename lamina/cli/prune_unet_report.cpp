@@ -197,8 +197,9 @@ report::Series frontier_of(const UnetRun& run, size_t axis) {
         .x = {},
         .y = {}};
     for (auto point = frontier.points.rbegin(); point != frontier.points.rend(); ++point) {
-      if (!(point->loss > 0)) continue;
-      curve.x.push_back(share_kept(run, point->saved, axis));
+      const double kept = share_kept(run, point->saved, axis);
+      if (!(point->loss > 0) || (!curve.x.empty() && kept <= curve.x.back())) continue;
+      curve.x.push_back(kept);
       curve.y.push_back(point->loss);
     }
     series.curves.push_back(std::move(curve));
@@ -210,7 +211,10 @@ report::Series frontier_of(const UnetRun& run, size_t axis) {
   for (const PlanRow& plan : run.found.others)
     if (plan.joint > 0) points.emplace_back(share_kept(run, plan.saved, axis), plan.joint);
   std::ranges::sort(points);
-  for (const auto& [x, y] : points) measured.x.push_back(x), measured.y.push_back(y);
+  for (const auto& [x, y] : points) {  // of plans that keep the same the best
+    if (!measured.x.empty() && measured.x.back() == x) continue;
+    measured.x.push_back(x), measured.y.push_back(y);
+  }
   series.curves.push_back(std::move(measured));
   series.note = fmt::format(
       "One pass of dynamic programming gives every budget{}. The sum is a surrogate: the loss of each plan "

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -72,12 +73,13 @@ class Search {
     const auto batches = data_.scoring.batches.size();
     std::vector<laptop::BatchScores> scores;
     const std::string what = "the journal";
-    double seconds = 0;
+    double seconds = 0, processor_seconds = 0;
     for (size_t b = 0; b < batches; ++b) {
       const std::string key = fmt::format("scores {}", b);
       if (const Json* done = journal_.find(key)) {
         scores.push_back(laptop::batch_scores_from_json(done->at("scores"), found_.candidates.size(), what));
         seconds += done->at("seconds").get<double>();
+        processor_seconds += done->at("processor").get<double>();
         continue;
       }
       if (watch_.stop.stop_requested()) throw Stopped{};
@@ -89,14 +91,19 @@ class Search {
                        .detail = tick.detail});
       };
       const auto from = Clock::now();
+      const std::clock_t processor = std::clock();
       scores.push_back(laptop::score(subject_.model(), found_.candidates, data_.scoring.batches[b],
                                      {.rows = options_.rows}, inside));
       const double spent = std::chrono::duration<double>(Clock::now() - from).count();
+      const double worked = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
       seconds += spent;
-      journal_.add(key, {{"scores", laptop::to_json(scores.back())}, {"seconds", spent}});
+      processor_seconds += worked;
+      journal_.add(key,
+                   {{"scores", laptop::to_json(scores.back())}, {"seconds", spent}, {"processor", worked}});
     }
     found_.scores = laptop::gathered(found_.candidates, scores);
-    found_.seconds.emplace_back("scores (runs that were resumed counted)", seconds);
+    found_.seconds.emplace_back("scores", seconds);  // of runs that were resumed too
+    found_.seconds.emplace_back("scores, of the processor", processor_seconds);
     started_ = Clock::now();
   }
 
@@ -134,7 +141,8 @@ class Search {
     std::map<int, double> milliseconds;
     for (size_t i = 0; i < found_.candidates.size(); ++i)
       milliseconds[found_.candidates[i].index] = found_.times.saved[i];
-    const auto saved = [this, &blueprint, shape, whole_macs, milliseconds](std::span<const Site> sites) {
+    const auto saved = [&config = subject_.config, &blueprint, shape, whole_macs,
+                        milliseconds](std::span<const Site> sites) {
       Blueprint without = blueprint;
       double ms = 0;
       for (Site site : sites) {
@@ -143,7 +151,7 @@ class Search {
       }
       return std::vector<int64_t>{
           unet::parameters_saved(blueprint, {sites.begin(), sites.end()}),
-          static_cast<int64_t>(whole_macs - unet::macs(subject_.config, without, shape).total() + 0.5),
+          static_cast<int64_t>(whole_macs - unet::macs(config, without, shape).total() + 0.5),
           static_cast<int64_t>(ms * 1e6)};
     };
     found_.prices = {.axes = {"params", "macs", "ms"},
@@ -183,6 +191,17 @@ class Search {
 
   std::string_view wiring(const std::string& layout) const { return layout == "any" ? "any" : "stock"; }
 
+  // What a stock config makes of what is left, where that is another function than skipping the parts.
+  std::unique_ptr<Model> wired_anew(const std::vector<int>& removed, const std::string& layout) const {
+    const auto options = layout_from_name(layout);
+    if (!options) return nullptr;
+    const Opened& opened = subject_.opened();
+    const unet::Expressed expressed = unet::express(opened.checkpoint.config, opened.blueprint,
+                                                    laptop::sites_of(found_.candidates, removed), *options);
+    if (!expressed.possible || expressed.exact) return nullptr;
+    return build_model(declare(unet::compacted(opened.checkpoint, expressed)));
+  }
+
   // Of a plan as it would be written: skipping its parts, or what a stock config makes of it.
   Loss true_loss(const std::vector<int>& removed, const std::string& layout, bool heldout) {
     const std::string key = fmt::format("joint {} {} {}", heldout ? "heldout" : "scored", wiring(layout),
@@ -195,18 +214,9 @@ class Search {
       joint.emplace(subject_.model(), heldout ? data_.heldout : data_.scoring,
                     heldout ? 0 : options_.rerank_samples);
     }
-    const std::vector<Site> sites = laptop::sites_of(found_.candidates, removed);
-    std::vector<double> losses;
-    const auto options = layout_from_name(layout);
-    const unet::Expressed expressed =
-        options ? unet::express(subject_.opened().checkpoint.config, subject_.blueprint(), sites, *options)
-                : unet::Expressed{.possible = false};
-    if (expressed.possible && !expressed.exact) {
-      const Opened other = declare(unet::compacted(subject_.opened().checkpoint, expressed));
-      losses = joint->of(*build_model(other));
-    } else {
-      losses = joint->of(sites);
-    }
+    const std::unique_ptr<Model> other = wired_anew(removed, layout);
+    const std::vector<double> losses =
+        other ? joint->of(*other) : joint->of(laptop::sites_of(found_.candidates, removed));
     const laptop::Mean mean = laptop::mean(losses);
     ++found_.true_losses;
     journal_.add(key, Json::array({mean.value, mean.error}));
@@ -261,6 +271,7 @@ class Search {
   PlanRow row(std::string name, std::vector<int> removed, const std::string& layout) const {
     const std::vector<Site> sites = laptop::sites_of(found_.candidates, removed);
     PlanRow row{.name = std::move(name), .removed = std::move(removed), .saved = found_.prices.saved(sites)};
+    row.layout = layout;
     row.sum = 0;
     for (int i : row.removed) row.sum += found_.values[static_cast<size_t>(i)];
     row.superposed = laptop::superposed(found_.scores, row.removed);
@@ -397,8 +408,8 @@ class Search {
       cover.least[a] = cut.saved[a];
       const laptop::Exact exact = laptop::exact(cover);
       if (!exact.best.empty())
-        add(row(fmt::format("exact, at its {}", found_.prices.axes[a]),
-                laptop::removed(cover, exact.best[0]), "any"),
+        add(row(fmt::format("exact, at its {}", found_.prices.axes[a]), laptop::removed(cover, exact.best[0]),
+                "any"),
             "any");
     }
   }
@@ -432,10 +443,13 @@ class Search {
     Skip skip_;
   };
 
-  Tensor last_latents(const std::vector<int>& removed) {
+  Tensor last_latents(const std::vector<int>& removed, const std::string& layout) {
     const InferenceMode evaluating;
     const std::vector<Site> sites = laptop::sites_of(found_.candidates, removed);
-    Skipping denoiser(subject_.model(), sites);
+    const std::unique_ptr<Model> other = wired_anew(removed, layout);
+    const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
+    Skipping skipping(subject_.model(), sites);
+    Denoiser& denoiser = wired ? *wired : skipping;
     Watch quiet = watch_;
     quiet.tick = {};
     const auto seed = static_cast<uint64_t>(options_.seed) + 5000;
@@ -456,14 +470,15 @@ class Search {
     std::optional<Tensor> whole;
     int64_t done = 0;
     for (PlanRow* plan : rows) {
-      const std::string key = fmt::format("trajectory {}", fmt::join(plan->removed, ","));
+      const std::string key =
+          fmt::format("trajectory {} {}", wiring(plan->layout), fmt::join(plan->removed, ","));
       if (const Json* known = journal_.find(key)) {
         plan->trajectory = known->get<double>();
         continue;
       }
       if (watch_.stop.stop_requested()) throw Stopped{};
-      if (!whole) whole = last_latents({});
-      plan->trajectory = (last_latents(plan->removed) - *whole).square().mean().item<double>();
+      if (!whole) whole = last_latents({}, "any");
+      plan->trajectory = (last_latents(plan->removed, plan->layout) - *whole).square().mean().item<double>();
       journal_.add(key, plan->trajectory);
       tick("trajectories", ++done, static_cast<int64_t>(rows.size()), NAN);
     }

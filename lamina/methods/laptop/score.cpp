@@ -73,11 +73,12 @@ class Walk {
 
   // Answers of the whole model, and of each candidate. `tap` sees the walk of the whole model.
   struct Answers {
-    Tensor whole;
-    std::vector<Tensor> without;
+    Tensor whole = {};
+    std::vector<Tensor> without = {};
   };
   Answers answers(const Inputs& inputs, Tap& tap) const {
     const int64_t batch = inputs.sample.size(0);
+    if (rows_ == 0) return full_passes(inputs, tap);
     const auto lanes = static_cast<size_t>(std::max<int64_t>(1, rows_ / batch));
     const auto parts = static_cast<int>(model_.blueprint().parts.size());
     Answers answers;
@@ -94,10 +95,7 @@ class Walk {
       }
       for (Tensor& answer : together(group, std::move(starts), batch))
         answers.without.push_back(std::move(answer));
-      watch_.report({.phase = "scores",
-                     .done = static_cast<double>(answers.without.size()),
-                     .total = static_cast<double>(candidates_.size()),
-                     .detail = model_.blueprint().part(group.back()).label()});
+      report(answers.without.size());
     }
     for (; at < parts; ++at) model_.step(whole, {at}, tap);
     answers.whole = model_.finish(whole, tap);
@@ -105,6 +103,26 @@ class Walk {
   }
 
  private:
+  // What the walk is held against.
+  Answers full_passes(const Inputs& inputs, Tap& tap) const {
+    Answers answers{.whole = model_.run(inputs, tap), .without = {}};
+    for (Site site : candidates_) {
+      if (watch_.stop.stop_requested()) throw Stopped{};
+      Skip skip(model_.blueprint());
+      skip.add(site);
+      answers.without.push_back(model_.run(inputs, skip));
+      report(answers.without.size());
+    }
+    return answers;
+  }
+
+  void report(size_t done) const {
+    watch_.report({.phase = "scores",
+                   .done = static_cast<double>(done),
+                   .total = static_cast<double>(candidates_.size()),
+                   .detail = model_.blueprint().part(candidates_[done - 1]).label()});
+  }
+
   // From where each starts to the end; they join when they come to stand at the same part.
   std::vector<Tensor> together(std::span<const Site> group, std::vector<Stream> starts, int64_t batch) const {
     const auto parts = static_cast<int>(model_.blueprint().parts.size());

@@ -34,7 +34,7 @@ Json to_json(const BatchScores& scores);
 BatchScores batch_scores_from_json(const Json& json, size_t candidates, std::string_view what);
 
 struct ScoreOptions {
-  int64_t rows = 8;       // of the batch that candidates are carried in, at most
+  int64_t rows = 8;       // of the batch that candidates are carried in, at most; 0: a full pass each
   double guidance = 7.5;  // where the calibration has unguided inputs
 };
 

@@ -86,6 +86,7 @@ TEST_P(EveryShape, PrefixReuseIsExact) {
     EXPECT_EQ(scores.output[i], full[i]) << model().blueprint().part(candidates[i]).path;
     EXPECT_GT(full[i][0], 0);
   }
+  EXPECT_EQ(score(model(), candidates, {.inputs = inputs}, {.rows = 0}).output, full);
 }
 
 TEST_P(EveryShape, CandidatesInOneBatchAreEqualUpToRounding) {
