@@ -29,6 +29,7 @@ int run_prune(int argc, char** argv);
 int run_eval(int argc, char** argv);
 int run_analyse(int argc, char** argv);
 int run_generate(int argc, char** argv);
+int run_draw(int argc, char** argv);
 int run_forward(int argc, char** argv);
 int run_verify(int argc, char** argv);
 int run_heal(int argc, char** argv);

@@ -18,6 +18,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "", run_eval},
     {"analyse", "", run_analyse},
     {"generate", "", run_generate},
+    {"draw", "", run_draw},
     {"forward", "", run_forward},
     {"tag train", "", run_tag_train},
     {"tag eval", "", run_tag_eval},

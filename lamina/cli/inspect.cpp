@@ -1,5 +1,6 @@
 // lamina inspect: what a model is made of and what can be done with it, from headers alone.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <map>
 
@@ -8,6 +9,7 @@
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
 #include "lamina/export/export.h"
+#include "lamina/image/image.h"
 #include "lamina/plan/mask.h"
 
 namespace lamina::cli {
@@ -190,6 +192,41 @@ std::string to_text(const Json& json) {
   return text;
 }
 
+Json picture_json(const std::filesystem::path& path) {
+  const ReadPicture read = read_png(path);
+  Json json = {{"path", shown(path)},
+               {"width", read.picture.width},
+               {"height", read.picture.height},
+               {"channels", read.picture.channels},
+               {"texts", Json::object()}};
+  for (const auto& [keyword, text] : read.texts) json["texts"][keyword] = text;
+  return json;
+}
+
+// A text from a file must not move the cursor: control characters become question marks.
+std::string without_controls(std::string text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool second =
+        byte == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0;  // C1
+    if (second) text.erase(i, 1);
+    if (second || byte < 0x20 || byte == 0x7F) text[i] = '?';
+  }
+  return text;
+}
+
+std::string text_of_picture(const Json& json) {
+  std::string text =
+      fmt::format("{}\nPNG, {} x {}, {} channels\n", json["path"].get<std::string>(),
+                  json["width"].get<int64_t>(), json["height"].get<int64_t>(), json["channels"].get<int>());
+  for (const auto& [keyword, value] : json["texts"].items()) {
+    text += "\n" + without_controls(keyword) + "\n";
+    for (const std::string& line : split(value.get<std::string>(), '\n'))
+      text += "  " + without_controls(line) + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 int run_inspect(int argc, char** argv) {
@@ -199,9 +236,14 @@ int run_inspect(int argc, char** argv) {
       "inspect");
   std::filesystem::path model;
   bool as_json = false;
-  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_option("MODEL", model, "folder, GGUF file, or a PNG that says how it was drawn")->required();
   app.add_flag("--json", as_json, "one object on stdout");
   parse(app, argc, argv);
+  if (model.extension() == ".png") {
+    const Json json = picture_json(model);
+    print(as_json ? json.dump(2) + "\n" : text_of_picture(json));
+    return Status::ok;
+  }
   const Json json = to_json(open(model));
   print(as_json ? json.dump(2) + "\n" : to_text(json));
   return Status::ok;

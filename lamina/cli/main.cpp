@@ -31,6 +31,7 @@ constexpr Verb kVerbs[] = {
     {"eval", "perplexity on a text, with its protocol", nullptr},
     {"analyse", "models side by side: attribution, neurons, sinks, calibration, tails", nullptr},
     {"generate", "continue a prompt", nullptr},
+    {"draw", "a picture from a prompt, by a pipeline folder", nullptr},
     {"tokenize", "text to token ids, a line each, and back", run_tokenize},
     {"forward", "the bare function on tensors from a file", nullptr},
     {"neurons map", "read every neuron through the LM head, into an atlas", nullptr},
