@@ -240,3 +240,15 @@ save("pipeline_index", "sd", json.dumps({"_class_name": "StableDiffusionPipeline
                                          "unet": ["diffusers", "UNet2DConditionModel"], "requires_safety_checker": False}))
 save("pipeline_index", "xl", json.dumps({"force_zeros_for_empty_prompt": True, "add_watermarker": None, "vae": ["diffusers", "AutoencoderKL"]}))
 save("pipeline_index", "out", json.dumps({"../unet": ["diffusers", "UNet2DConditionModel"]}))
+
+# vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json and a prompt.
+CLIP_WORDS = ["!", "a", "b", "a</w>", "b</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"]
+CLIP_VOCABULARY = json.dumps({word: number for number, word in enumerate(CLIP_WORDS)})
+CLIP_END = {"content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+for name, config, special, prompt in (
+        ("plain", {"model_max_length": 7}, None, "AB a\tb! ab ab ab ab"),
+        ("padded", {"model_max_length": 9, "pad_token": "!"}, {"eos_token": CLIP_END, "pad_token": "!"}, "a! <|ENDOFTEXT|>b"),
+        ("listed", {"model_max_length": 8, "added_tokens_decoder": {"7": {**CLIP_END, "special": True}, "9": {"content": "<x>"}}},
+         None, "a<x>b<|endoftext|>")):
+    save("clip_tokenizer", name, "\n\n".join([CLIP_VOCABULARY, "#version: 0.2\na b</w>", json.dumps(config),
+                                            "" if special is None else json.dumps(special), prompt]))

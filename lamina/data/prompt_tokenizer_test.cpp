@@ -60,7 +60,7 @@ TEST(ClipTokenizer, WhichFileSaysIt) {
   EXPECT_THAT(clip({}, {}, {{"<cat>", 20}}).encode("a<cat>"), ElementsAre(13, 3, 20, 14));
   EXPECT_THAT(clip({{"unk_token", {{"content", kEnd}, {"normalized", true}}}}).encode("<|ENDOFTEXT|>"),
               ElementsAre(13, 14, 14))
-      << "a plain text after it is found as it stands, and the split leaves it whole";
+      << "one that is normalized is found in any case";
 }
 
 TEST(ClipTokenizer, Refusals) {

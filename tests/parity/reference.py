@@ -58,9 +58,14 @@ def run(*arguments, **options) -> bytes:
 
 
 def forward(model, ids, mask=None, dtype="float64", tap="", skip="") -> dict:
+    return forward_of(model, {"input_ids": ids, **({} if mask is None else {"attention_mask": mask})}, dtype, tap, skip)
+
+
+def forward_of(model, tensors, dtype="float64", tap="", skip="") -> dict:
+    """A pass of a model of any kind on the tensors that it reads, by name."""
     with tempfile.TemporaryDirectory(prefix="lamina-parity-") as folder:
         inputs, out = pathlib.Path(folder) / "in.safetensors", pathlib.Path(folder) / "out.safetensors"
-        save_file({"input_ids": ids, **({} if mask is None else {"attention_mask": mask})}, inputs)
+        save_file(tensors, inputs)
         run("forward", model, "--inputs", inputs, "-o", out, "--dtype", dtype,
             *(["--tap", tap] if tap else []), *(["--skip", skip] if skip else []))
         return {name: tensor.clone() for name, tensor in load_file(out).items()}
