@@ -157,6 +157,23 @@ TEST(Inherit, MultiplyAdds) {
   EXPECT_LT(all, 0.5);
 }
 
+// Of Stable Diffusion 1.5: what is left of a call between is the last ResNet and transformer, and the ends;
+// half of the tokens merged in its five largest self-attentions.
+TEST(Inherit, MultiplyAddsOfStableDiffusion) {
+  Opened opened;
+  opened.checkpoint.config = unet::published_config("sd1.5");
+  opened.architecture = &unet_architecture();
+  opened.blueprint = unet_architecture().blueprint(opened.checkpoint.config, "sd1.5");
+  const double giga = 1e9;
+  const Spent deep = multiply_adds(opened, inheritance_from_text("deep:2"), 2, {});
+  EXPECT_NEAR(deep.plain / 2 / giga, 401.64, 0.01);
+  EXPECT_NEAR((deep.own - deep.plain / 2) / giga, 12.164 + 19.366 + 2 * 0.0472 + 0.002, 0.005);
+  const Spent merged = multiply_adds(opened, Inheritance{.merged = 0.5}, 1, {});
+  const double tokens = 4096, left = 2048, c = 320;
+  const double each = 3 * c * c * (tokens - left) + 2 * c * (tokens * tokens - left * left) - c * 1024 * 3072;
+  EXPECT_NEAR((merged.plain - merged.own) / giga, 5 * each / giga, 1e-6);
+}
+
 TEST(Inherit, WhatIsNotKnownIsRefused) {
   const tiny::Tiny net(unet_architecture());
   const auto refused = [&](const std::string& text) {
