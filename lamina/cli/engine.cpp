@@ -14,6 +14,7 @@ constexpr Verb kVerbs[] = {
     {"prune", "", run_prune},
     {"heal", "", run_heal},
     {"train", "", run_train},
+    {"scenes", "", run_scenes},
     {"denorm", "", run_denorm},
     {"eval", "", run_eval},
     {"analyse", "", run_analyse},

@@ -26,6 +26,7 @@ constexpr Verb kVerbs[] = {
     {"prune", "find the parts that matter least, cut them, write a smaller model", nullptr},
     {"heal", "fine-tune or distil a model: all of it or adapters, resumable", nullptr},
     {"train", "a small model from nothing, as a JSON file says", nullptr},
+    {"scenes", "how often a text-to-image pipeline draws what captions of generated scenes say", nullptr},
     {"denorm", "fine-tune until no LayerNorm or RMSNorm is needed, and fold them away", nullptr},
     {"apply", "cut by a plan made earlier or by hand", run_apply},
     {"eval", "perplexity on a text, with its protocol", nullptr},
