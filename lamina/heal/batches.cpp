@@ -1,11 +1,10 @@
 #include "lamina/heal/batches.h"
 
-#include <mutex>
-#include <numeric>
+#include <optional>
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
-#include "lamina/base/random.h"
+#include "lamina/heal/impl/epoch_order.h"
 
 namespace lamina {
 
@@ -31,6 +30,7 @@ class Pieces : public Batches {
     if (pieces_ < 1)
       fail("the text has {} tokens, and one sample takes {}; give more text or shorter samples", ids_.size(),
            options.length);
+    order_.emplace(pieces_, options.seed);
   }
 
   Batch at(int64_t first, int64_t count) const override {
@@ -60,29 +60,17 @@ class Pieces : public Batches {
 
  private:
   int64_t piece(int64_t sample) const {
-    const int64_t epoch = sample / pieces_, at = sample % pieces_;
     if (options_.order == Order::of_the_text) {
-      if (epoch > 0) fail("sample {} was asked for, and the text has {}", sample, pieces_);
-      return at;
+      if (sample >= pieces_) fail("sample {} was asked for, and the text has {}", sample, pieces_);
+      return sample;
     }
-    const std::lock_guard lock(mutex_);
-    if (epoch != epoch_) {
-      order_.resize(static_cast<size_t>(pieces_));
-      std::iota(order_.begin(), order_.end(), int64_t{0});
-      SplitMix random(SplitMix(options_.seed).next() ^ static_cast<uint64_t>(epoch));
-      for (size_t i = order_.size(); i > 1; --i)
-        std::swap(order_[i - 1], order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
-      epoch_ = epoch;
-    }
-    return order_[static_cast<size_t>(at)];
+    return (*order_)(sample);
   }
 
   std::vector<int32_t> ids_;
   Options options_;
   int64_t pieces_ = 0;
-  mutable std::mutex mutex_;
-  mutable int64_t epoch_ = -1;  // that `order_` is of
-  mutable std::vector<int64_t> order_;
+  std::optional<EpochOrder> order_;
 };
 
 }  // namespace

@@ -151,8 +151,7 @@ void run_again_later(const Pass& pass, Site site, Stream& stream, const Tensor& 
 
 }  // namespace
 
-Stream walk(const Pass& pass, const std::function<void(Site, const Tensor&)>& seen) {
-  Stream stream = pass.model.begin(pass.batch.inputs);
+Stream walk(const Pass& pass, Stream stream, const std::function<void(Site, const Tensor&)>& seen) {
   const bool again = pass.gradient_checkpointing && c10::GradMode::is_enabled();
   const Tensor anchor = again ? at::zeros({}, stream.x.options()).set_requires_grad(true) : Tensor();
   const std::vector<Part>& parts = pass.model.blueprint().parts;
@@ -167,8 +166,12 @@ Stream walk(const Pass& pass, const std::function<void(Site, const Tensor&)>& se
   return stream;
 }
 
+Stream walk(const Pass& pass, const std::function<void(Site, const Tensor&)>& seen) {
+  return walk(pass, pass.model.begin(pass.batch.inputs), seen);
+}
+
 Stream walk(const Pass& pass) {
-  return walk(pass, {});
+  return walk(pass, std::function<void(Site, const Tensor&)>());
 }
 
 }  // namespace lamina

@@ -9,5 +9,7 @@ namespace lamina {
 
 // `seen`: each part that ran, and the stream behind it.
 Stream walk(const Pass& pass, const std::function<void(Site, const Tensor&)>& seen);
+// From a stream that `begin` made.
+Stream walk(const Pass& pass, Stream stream, const std::function<void(Site, const Tensor&)>& seen);
 
 }  // namespace lamina
