@@ -120,6 +120,10 @@ int score_scenes(const ScenesFlags& flags) {
     json["split"] = flags.split;
     json["scenes_seed"] = flags.scene_seed;
     json["first"] = flags.first;
+    if (!flags.grid.empty()) {
+      const int64_t some = std::min(flags.shown, flags.count);
+      json["captions"] = std::vector<std::string>(trial.captions.begin(), trial.captions.begin() + some);
+    }
     if (painter) {
       json["pipeline"] = shown(flags.pipeline);
       json["steps"] = flags.draw.steps;
