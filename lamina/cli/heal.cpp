@@ -4,6 +4,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/heal_pipeline.h"
 #include "lamina/cli/session.h"
 #include "lamina/cli/training_run.h"
 
@@ -145,12 +146,14 @@ int heal(Group& group, const HealFlags& flags, const TrainingFlags& training, co
 }  // namespace
 
 int run_heal(int argc, char** argv) {
+  if (heals_pipeline(argc, argv)) return run_heal_pipeline(argc, argv);
   CLI::App app(
       "Let a model learn from text, from a teacher, or from both, and write what became of it.\n\n"
       "Example: lamina heal smaller --data book.txt --lora 16 --steps 200 -o healed\n"
       "         lamina heal smaller --data book.txt --teacher MODEL --temperature 2 -o healed\n"
       "         torchrun --no-python --nproc-per-node 2 lamina heal MODEL --data book.txt --accumulate 2 -o "
       "OUT\n"
+      "A pipeline is healed from pictures: lamina heal PIPELINE --help.\n"
       "Ctrl-C stops after the present step; the same command with --resume goes on, as it does after a "
       "crash.",
       "heal");

@@ -153,6 +153,8 @@ class Follow {
     std::string name = "train";  // of the line: the arm
     std::filesystem::path log = {};
     bool quiet = false;  // ranks other than 0
+    // Of a step, where the speed is to be shown in samples and not in tokens.
+    int64_t samples = 0;
   };
   Follow(Terminal& terminal, const TrainOptions& training, Options options);
   ~Follow();

@@ -159,8 +159,12 @@ std::function<void(const StepRecord&)> Follow::on_step() {
     const std::string loss =
         fmt::format("loss {:#.4g} {}", record.loss, report::sparkline(s.losses, 6, s.style));
     const std::string rate = fmt::format("rate {:.2g}", record.learning_rate);
+    const double spent_on_steps = std::max(1e-9, sum(s.seconds));
+    const auto samples = static_cast<double>(s.options.samples) * static_cast<double>(last(s.seconds).size());
     const std::string speed =
-        fmt::format("{} tok/s", human_count(std::round(sum(s.tokens) / std::max(1e-9, sum(s.seconds)))));
+        s.options.samples > 0
+            ? fmt::format("{:.3g} samples/s", samples / spent_on_steps)
+            : fmt::format("{} tok/s", human_count(std::round(sum(s.tokens) / spent_on_steps)));
     // Whole pieces alone: half a number would be another.
     s.line.detail.clear();
     const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - s.began).count();

@@ -28,6 +28,7 @@ class Noised : public Batches {
   }
 
   Batch at(int64_t first, int64_t count) const override {
+    const InferenceMode off(false);
     const c10::NoGradGuard reading;
     const NoiseSchedule& schedule = painter_.schedule();
     std::vector<Tensor> latents, noises;
@@ -46,7 +47,10 @@ class Noised : public Batches {
     }
     const Tensor clean = at::stack(latents), noise = at::stack(noises);
     const Tensor time = at::tensor(times, clean.options());
-    const Conditions said = painter_.conditions(captions, size.height, size.width);
+    // Copies: what is made in inference mode can be part of no graph.
+    Conditions said = painter_.conditions(captions, size.height, size.width);
+    said.text = said.text.clone();
+    for (auto& [name, tensor] : said.added) tensor = tensor.clone();
     return {.inputs = {.sample = schedule.noised(clean, noise, time),
                        .time = time,
                        .text = said.text,
@@ -84,7 +88,7 @@ class Noised : public Batches {
     }
     const Captioned captioned = pictures_.at(index);
     const Picture& picture = captioned.picture;
-    Kept made{.latents = painter_.autoencoder().encode(pixels_of(picture)).squeeze(0),
+    Kept made{.latents = painter_.autoencoder().encode(pixels_of(picture)).squeeze(0).clone(),
               .caption = captioned.caption,
               .size = {.height = picture.height, .width = picture.width}};
     const std::lock_guard lock(mutex_);

@@ -1,0 +1,367 @@
+#include "lamina/cli/heal_pipeline.h"
+
+#include <fmt/format.h>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/checkpoint/pipeline.h"
+#include "lamina/cli/cli.h"
+#include "lamina/cli/heal_pipeline_run.h"
+#include "lamina/cli/session.h"
+#include "lamina/heal/denoise.h"
+#include "lamina/heal/ema.h"
+#include "lamina/heal/hooks.h"
+#include "lamina/heal/noised.h"
+#include "lamina/models/registry.h"
+
+namespace lamina::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kScenes = "scenes";
+
+struct PipelineFlags {
+  fs::path pipeline, out, teacher;
+  std::string pictures, features = "teacher-norm", scale = "one", frozen, targets, weights;
+  int64_t scenes = 100000, held_out = 64, size = 0;
+  uint64_t scene_seed = 0;
+  int64_t rank = 0;
+  double alpha = 32, average = 0, dropped = 0.1;
+  TeachingOptions teaching = {};
+};
+
+void add_flags(CLI::App& app, PipelineFlags& flags) {
+  app.add_option("PIPELINE", flags.pipeline, "folder with a model_index.json")->required();
+  app.add_option("-o,--output", flags.out, "folder to write")->required();
+  app.add_option("--pictures", flags.pictures,
+                 "what is learnt from: a folder of PNG files, each with a caption in NAME.txt or in "
+                 "metadata.jsonl; or the word scenes, for generated ones")
+      ->required()
+      ->group("Data");
+  app.add_option("--size", flags.size,
+                 "side of the pictures in pixels (default: what the denoiser was made for)")
+      ->group("Data");
+  app.add_option("--scenes", flags.scenes, "generated scenes that an epoch has")
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--scene-seed", flags.scene_seed, "of generated scenes")
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--held-out", flags.held_out, "pictures that are not learnt from, for the errors")
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--caption-dropout", flags.dropped, "share of the captions that become the empty one")
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--teacher", flags.teacher, "pipeline whose denoiser is learnt from")->group("Distillation");
+  app.add_option("--features", flags.features,
+                 "how maps are compared: teacher-norm, batch-norm, ema-loss, layernorm, masked, plain, "
+                 "plain-equal (the control), none")
+      ->capture_default_str()
+      ->group("Distillation");
+  app.add_option("--feature-weight", flags.teaching.feature, "of all maps together")
+      ->capture_default_str()
+      ->group("Distillation");
+  app.add_option("--feature-scale", flags.scale,
+                 "of teacher-norm and batch-norm: one, or calibrated (times the mean square of all maps)")
+      ->capture_default_str()
+      ->group("Distillation");
+  app.add_option("--out-weight", flags.teaching.output, "of the distance to what the teacher says")
+      ->capture_default_str()
+      ->group("Distillation");
+  app.add_option("--task-weight", flags.teaching.task, "of the noise itself")
+      ->capture_default_str()
+      ->group("Distillation");
+  app.add_option("--ema", flags.average,
+                 "write a moving average of the weights with this decay; 0: the weights")
+      ->capture_default_str()
+      ->group("What learns");
+  app.add_option("--lora", flags.rank, "train adapters of this rank in place of the weights")
+      ->check(CLI::Range(1, 1 << 16))
+      ->group("What learns");
+  app.add_option("--alpha", flags.alpha, "of the adapters")->capture_default_str()->group("What learns");
+  app.add_option("--targets", flags.targets, "linear maps that get an adapter, globs, comma-separated")
+      ->group("What learns");
+  app.add_option("--frozen", flags.frozen, "tensors that stay as they are, globs, comma-separated")
+      ->group("What learns");
+  app.add_option("--weights", flags.weights,
+                 "type of the weights that are written: float32, float16, bfloat16 (default: as they came)")
+      ->group("What is written");
+}
+
+FeatureScale scale_of(const std::string& name) {
+  if (name == "one") return FeatureScale::one;
+  if (name == "calibrated") return FeatureScale::calibrated;
+  fail("--feature-scale {}: one and calibrated are possible", in_quotes(name));
+}
+
+Opened denoiser_of(const Pipeline& pipeline) {
+  if (!pipeline.has("unet")) fail("{}: has no unet", pipeline.path.string());
+  return open(pipeline.folder("unet"));
+}
+
+// Pixels a side that the denoiser was made for.
+int64_t usual_side(const Opened& denoiser, const Painter& painter) {
+  const int64_t latents =
+      json_integer_or(denoiser.checkpoint.config, "sample_size", 0, denoiser.checkpoint.what());
+  if (latents < 1) fail("the denoiser does not say what pictures it was made for; name a --size");
+  return latents * painter.autoencoder().factor();
+}
+
+// Pictures to learn from and others, and what the denoiser reads of them.
+struct PictureData {
+  std::unique_ptr<CaptionedPictures> all = {}, learnt = {}, held = {};
+  std::unique_ptr<Batches> train = {}, validation = {};
+};
+
+PictureData data_of(const PipelineFlags& flags, const Painter& painter, int64_t side, uint64_t seed) {
+  if (flags.held_out < 1) fail("--held-out {}: it takes one picture or more", flags.held_out);
+  PictureData data;
+  if (flags.pictures == kScenes) {
+    const scene::Options scenes{.seed = flags.scene_seed, .split = scene::Split::train, .side = side};
+    data.learnt = scene_pictures(scenes, flags.scenes);
+    data.held = scene_pictures({.seed = flags.scene_seed, .split = scene::Split::validation, .side = side},
+                               flags.held_out);
+  } else {
+    data.all = folder_pictures(flags.pictures, {.width = side, .height = side});
+    if (flags.held_out >= data.all->size())
+      fail("{}: has {} pictures, and {} are to be held out; give more pictures or a smaller --held-out",
+           flags.pictures, data.all->size(), flags.held_out);
+    const int64_t learnt = data.all->size() - flags.held_out;
+    data.learnt = some_of(*data.all, 0, learnt);
+    data.held = some_of(*data.all, learnt, flags.held_out);
+  }
+  data.train = noised_pictures(*data.learnt, painter, {.seed = seed, .dropped = flags.dropped});
+  data.validation = noised_pictures(
+      *data.held, painter, {.seed = seed + 1, .dropped = 0, .order = NoisedOptions::Order::as_given});
+  return data;
+}
+
+HealedPipeline::Seen seen_by(const Model& model, const Model* teacher, const Batches& data, int64_t batch) {
+  Tap none;
+  const EvaluateOptions options{.batch = batch};
+  HealedPipeline::Seen seen{.task = evaluate(model, *denoising(), data, options, none).loss};
+  if (teacher) seen.to_teacher = distance(model, *teacher, data, options);
+  return seen;
+}
+
+// What a file says about how it came to be.
+std::string provenance(const PipelineFlags& flags, const TrainOptions& options, const HealedPipeline& run,
+                       const std::string& teacher) {
+  const Json json = {{"steps", std::ssize(run.trained.curve)},
+                     {"batch", options.batch * options.accumulate},
+                     {"seed", options.seed},
+                     {"seconds", std::round(run.seconds)},
+                     {"lr", options.learning_rate},
+                     {"features", teacher.empty() ? "none" : flags.features},
+                     {"teacher_sha256", teacher},
+                     {"ema", flags.average},
+                     {"lamina", version_of()}};
+  return json.dump();
+}
+
+class Healing {
+ public:
+  Healing(Group& group, const PipelineFlags& flags, const TrainingFlags& training,
+          const TrainOptions& options, const std::string& command)
+      : group_(group),
+        flags_(flags),
+        training_(training),
+        terminal_({.quiet = training.quiet || training.json || group.rank() != 0}),
+        folder_(flags.out,
+                {.resume = training.resume,
+                 .replace = training.force,
+                 .inputs = inputs(flags),
+                 .command = command},
+                group),
+        options_(folder_.with_state(options)) {
+    run_.command = command;
+  }
+
+  int go() {
+    use_threads(thread_count(training_.threads));
+    const Pipeline pipeline = open_pipeline(flags_.pipeline);
+    const Painter painter(pipeline, {.dtype = arithmetic_of(training_.dtype), .without_denoiser = true});
+    const Opened opened = denoiser_of(pipeline);
+    run_.name = pipeline.path.filename().string();
+    open_teacher();
+    Student student(opened, student_options());
+    const int64_t side = flags_.size > 0 ? flags_.size : usual_side(opened, painter);
+    const PictureData data = data_of(flags_, painter, side, options_.seed);
+    run_.pictures = data.learnt->said();
+    run_.held_out = data.held->said();
+    learn(student, data);
+    if (group_.rank() != 0) return Status::ok;
+    write(student, pipeline);
+    return run_.trained.broke_at > 0 ? Status::failed : Status::ok;
+  }
+
+ private:
+  static std::vector<fs::path> inputs(const PipelineFlags& flags) {
+    std::vector<fs::path> all = {flags.pipeline};
+    if (!flags.teacher.empty()) all.push_back(flags.teacher);
+    if (flags.pictures != kScenes) all.emplace_back(flags.pictures);
+    return all;
+  }
+
+  Student::Options student_options() const {
+    Student::Options options{
+        .dtype = arithmetic_of(training_.dtype), .frozen = globs_of(flags_.frozen), .seed = options_.seed};
+    if (flags_.rank > 0)
+      options.lora = {.rank = flags_.rank, .alpha = flags_.alpha, .targets = globs_of(flags_.targets)};
+    return options;
+  }
+
+  void open_teacher() {
+    if (flags_.teacher.empty()) return;
+    const Opened opened = denoiser_of(open_pipeline(flags_.teacher));
+    teacher_hash_ = opened.checkpoint.hash(terminal_.watch());
+    teacher_ = build_model(opened, {.dtype = arithmetic_of(training_.dtype)});
+    run_.taught = true;
+    run_.settings.emplace_back(
+        "teacher", fmt::format("{} (sha256 {})", shown(flags_.teacher.filename()), teacher_hash_));
+  }
+
+  void learn(Student& student, const PictureData& data) {
+    const Watch watch = terminal_.watch();
+    watch.report({"before", 0, 0, ""});
+    run_.before = seen_by(student.model(), teacher_.get(), *data.validation, options_.batch);
+    TeachingOptions teaching = flags_.teaching;
+    teaching.mode = feature_mode_from_name(flags_.features);
+    teaching.scale = scale_of(flags_.scale);
+    teaching.steps = options_.schedule_steps > 0 ? options_.schedule_steps : options_.steps;
+    teaching.teacher = teacher_hash_;
+    std::vector<Hook*> hooks;
+    std::unique_ptr<Objective> objective;
+    if (teacher_) {
+      auto made = std::make_unique<Teaching>(teacher_, student.model(), *data.train, teaching);
+      hooks.push_back(&made->hook());
+      run_.taps = made->taps();
+      run_.mean_squares = made->mean_squares();
+      objective = std::move(made);
+    } else {
+      objective = denoising();
+    }
+    if (flags_.average > 0) averaging_.emplace(student.parameters(), flags_.average);
+    if (averaging_) hooks.push_back(&*averaging_);
+    Hooks all(std::move(hooks));
+    Follow follow(
+        terminal_, options_,
+        {.log = folder_.log(), .quiet = group_.rank() != 0, .samples = options_.batch * options_.accumulate});
+    run_.trained = train(student, *objective, {.train = *data.train, .validation = data.validation.get()},
+                         options_, all, group_, follow.watch(), follow.on_step());
+    if (run_.trained.curve.empty())
+      fail("step {}: {} is not a number, so that nothing was learnt; is the learning rate too high?",
+           run_.trained.broke_at, run_.trained.broke_on);
+    if (averaging_) shown_.emplace(*averaging_);  // what is measured and written
+    for (const StepRecord& record : run_.trained.curve) run_.seconds += record.seconds;
+    watch.report({"after", 0, 0, ""});
+    run_.after = seen_by(student.model(), teacher_.get(), *data.validation, options_.batch);
+    if (group_.rank() == 0) follow.finish(run_.trained);
+    for (const Parameter& parameter : student.parameters()) run_.learning += parameter.value.numel();
+    run_.parameters = student.opened().blueprint.parameters();
+    run_.average = flags_.average;
+  }
+
+  void write(const Student& student, const Pipeline& pipeline) {
+    std::optional<DType> type;
+    if (!flags_.weights.empty()) type = written_type(flags_.weights);
+    Checkpoint checkpoint = student.now(type).checkpoint;
+    for (Checkpoint::Shard& shard : checkpoint.shards) {
+      shard.metadata_present = true;
+      std::erase_if(shard.metadata, [](const auto& entry) { return entry.first == "lamina_heal"; });
+      shard.metadata.emplace_back("lamina_heal", provenance(flags_, options_, run_, teacher_hash_));
+    }
+    const fs::path out = folder_.path() / "pipeline";
+    fs::remove_all(out);
+    fs::create_directories(out);
+    write_pipeline(pipeline, {{"unet", &checkpoint}}, out, {.write = {.dtype = type, .watch = {}}});
+    finish_settings();
+    const report::Report report = report_of(run_);
+    write_file(folder_.path() / "report.html", report::to_html(report));
+    Json json = report::to_json(report);
+    write_file(folder_.path() / "report.json", json.dump(2) + "\n");
+    folder_.commit();
+    terminal_.clear();
+    json["training"] = curve_json(run_.trained);
+    print(training_.json ? json.dump(2) + "\n" : summary_of(run_, folder_.target()));
+  }
+
+  void finish_settings() {
+    Settings& rows = run_.settings;
+    if (run_.taught)
+      rows.emplace_back("distillation", fmt::format("task {}, output {}, features {} ({}) at {}",
+                                                    flags_.teaching.task, flags_.teaching.output,
+                                                    flags_.features, flags_.scale, flags_.teaching.feature));
+    rows.emplace_back("caption dropout", fmt::format("{}", flags_.dropped));
+    rows.emplace_back("average", flags_.average > 0 ? fmt::format("decay {}", flags_.average) : "none");
+    rows.emplace_back("what learns",
+                      flags_.rank > 0 ? fmt::format("adapters of rank {}", flags_.rank) : "every weight");
+    for (auto& row : settings_of(options_)) rows.push_back(std::move(row));
+    rows.emplace_back("learnt from", run_.pictures);
+    rows.emplace_back("held out", run_.held_out);
+    for (auto& row : running_settings(training_.dtype, training_, group_)) rows.push_back(std::move(row));
+    if (run_.trained.resumed_from > 0)
+      rows.emplace_back("went on",
+                        fmt::format("from step {} of an earlier process", run_.trained.resumed_from));
+  }
+
+  Group& group_;
+  const PipelineFlags& flags_;
+  const TrainingFlags& training_;
+  Terminal terminal_;
+  TrainingFolder folder_;
+  TrainOptions options_;
+  std::shared_ptr<const Model> teacher_;
+  std::string teacher_hash_;
+  std::optional<Averaging> averaging_;
+  std::optional<Averaging::Shown> shown_;  // from when training has ended
+  HealedPipeline run_;
+};
+
+}  // namespace
+
+bool heals_pipeline(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (argv[i][0] != '-' && is_pipeline(argv[i])) return true;
+  }
+  return false;
+}
+
+int run_heal_pipeline(int argc, char** argv) {
+  CLI::App app(
+      "Let the denoiser of a pipeline learn from pictures, from a whole pipeline's, or from both, and write "
+      "the pipeline with what became of it.\n\n"
+      "Example: lamina heal smaller --teacher PIPELINE --pictures photos --steps 1000 -o healed\n"
+      "         lamina heal smaller --teacher PIPELINE --pictures scenes --features plain -o control\n"
+      "The loss is task + output + features, as BK-SDM has it; how maps are compared --features says. "
+      "Ctrl-C stops after the present step; the same command with --resume goes on.",
+      "heal");
+  PipelineFlags flags;
+  TrainingFlags training;
+  training.options = {.batch = 16, .learning_rate = 5e-5};
+  training.schedule = "constant";
+  add_flags(app, flags);
+  add_training_flags(app, training);
+  parse(app, argc, argv);
+  for (const char* flag :
+       {"--features", "--feature-weight", "--feature-scale", "--out-weight", "--task-weight"}) {
+    if (app.count(flag) > 0 && flags.teacher.empty()) fail("{} goes with --teacher", flag);
+  }
+  for (const char* flag : {"--alpha", "--targets"}) {
+    if (app.count(flag) > 0 && flags.rank == 0) fail("{} goes with --lora", flag);
+  }
+  for (const char* flag : {"--scenes", "--scene-seed"}) {
+    if (app.count(flag) > 0 && flags.pictures != kScenes) fail("{} goes with --pictures scenes", flag);
+  }
+  if (training.device != "cpu") fail("--device {}: pipelines are healed on the cpu", training.device);
+  const TrainOptions options = options_of(training);
+  const std::string command = command_line(argc, argv, "heal");
+  keep_memory_between_steps();
+  return together(group_options(training),
+                  [&](Group& group) { return Healing(group, flags, training, options, command).go(); });
+}
+
+}  // namespace lamina::cli

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""`lamina heal` of a pipeline: a denoiser that learns from generated scenes or a folder of pictures, and from a teacher; resumed, and what is refused.
+
+    tests/e2e/heal_pipeline_test.py build/lamina
+
+The networks are so small that they learn nothing of use; whether they learn at all is looked at.
+"""
+import copy
+import json
+import signal
+import struct
+import subprocess
+import time
+import unittest
+import zlib
+
+import scenes_test
+from scenes_test import DENOISER, run
+
+FLAGS = ["--batch", 2, "--held-out", 4, "--steps", 6, "--checkpoint-every", 2, "-q"]
+
+
+def metadata(folder):
+    with open(folder / "diffusion_pytorch_model.safetensors", "rb") as file:
+        return json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))["__metadata__"]
+
+
+def weights(folder):
+    return (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def png(path, side, colour):
+    chunk = lambda name, body: struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    rows = b"".join(b"\0" + bytes(colour) * side for _ in range(side))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+class HealPipeline(scenes_test.Case):
+    def setUp(self):
+        super().setUp()
+        self.teacher = self.whole()
+        other = copy.deepcopy(DENOISER) | {"seed": 2}
+        self.student = self.train(other, "other") / "pipeline"
+
+    def heal(self, *flags, name="healed"):
+        done = run("heal", self.student, "-o", self.folder / name, *FLAGS, *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.folder / name
+
+    def test_from_scenes_and_a_teacher(self):
+        done = run("heal", self.student, "--teacher", self.teacher, "--pictures", "scenes", "--scenes", 50, "--ema", 0.9, "--lr", 0.001,
+                   "-o", self.folder / "healed", *FLAGS, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        steps = report["training"]["steps"]
+        self.assertEqual(len(steps), 6)
+        for step in steps:
+            terms = [step[name] for name in ("task", "output", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1")]
+            self.assertAlmostEqual(sum(terms), step["objective"], delta=1e-5 * step["objective"])
+        self.assertIn("gradient ratio", steps[0])
+        healed = self.folder / "healed" / "pipeline"
+        for name in ("vae", "text_encoder", "tokenizer", "scheduler"):
+            for path in (self.student / name).iterdir():
+                self.assertEqual(path.read_bytes(), (healed / name / path.name).read_bytes(), path)
+        self.assertEqual((self.student / "unet" / "config.json").read_bytes(), (healed / "unet" / "config.json").read_bytes())
+        self.assertNotEqual(weights(self.student), weights(healed))
+        said = json.loads(metadata(healed / "unet")["lamina_heal"])
+        self.assertEqual((said["steps"], said["batch"], said["features"], said["ema"]), (6, 2, "teacher-norm", 0.9))
+        self.assertTrue((self.folder / "healed" / "report.html").is_file())
+
+    def test_goes_on_to_the_same_bytes(self):
+        flags = ["--batch", 2, "--held-out", 4, "--steps", 60, "--checkpoint-every", 1, "-q", "--pictures", "scenes",
+                 "--teacher", self.teacher, "--features", "ema-loss", "--ema", 0.9]
+        for name in ("whole", "halves"):
+            if name == "halves":
+                self.killed("heal", self.student, "-o", self.folder / name, *flags)
+            if not (self.folder / name).exists():
+                done = run("heal", self.student, "-o", self.folder / name, *flags, *(["--resume"] if name == "halves" else []))
+                self.assertEqual(done.returncode, 0, done.stderr)
+        # The header says how long it took.
+        strip = lambda data: data[8 + struct.unpack("<Q", data[:8])[0]:]
+        self.assertEqual(*(strip(weights(self.folder / name / "pipeline")) for name in ("whole", "halves")))
+
+    def killed(self, *arguments):
+        """Once it has a checkpoint."""
+        process = subprocess.Popen([str(scenes_test.LAMINA), *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and not any(self.folder.glob("halves.partial/**/step-*")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def test_from_a_folder_without_a_teacher(self):
+        pictures = self.folder / "pictures"
+        pictures.mkdir()
+        for i in range(8):
+            png(pictures / f"{i}.png", 20 + i, (30 * i, 0, 255 - 30 * i))
+            (pictures / f"{i}.txt").write_text("a small red disc on white\n", encoding="utf-8")
+        healed = self.heal("--pictures", pictures, "--lora", 2, "--lr", 0.01)
+        self.assertNotEqual(weights(self.student), weights(healed / "pipeline"))
+
+    def test_refusals(self):
+        for flags, says in [(["--pictures", self.folder / "nowhere"], "no such folder"),
+                            (["--pictures", "scenes", "--features", "loud", "--teacher", self.teacher], "teacher-norm"),
+                            (["--pictures", "scenes", "--features", "plain"], "--teacher"),
+                            (["--pictures", "scenes", "--caption-dropout", 1], "captions"),
+                            (["--pictures", "scenes", "--device", "cuda"], "cpu"),
+                            (["--pictures", self.folder, "--scenes", 5], "--pictures scenes"),
+                            (["--pictures", self.folder], "no PNG")]:
+            with self.subTest(flags=flags):
+                done = run("heal", self.student, "-o", self.folder / "refused", *FLAGS, *flags)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn(says, done.stderr)
+                self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+                self.assertFalse((self.folder / "refused").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
