@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lamina {
@@ -165,6 +166,8 @@ struct Blueprint {
   std::vector<std::string> per_layer_arrays;    // config keys that hold one value a block
   std::vector<std::string> front_counts;  // config keys that say how many blocks at the front are of one sort
   std::string removed_key = {};  // config key that lists the parts that are gone, by path; empty: absence.h's
+  // Config key of a list of class names that loaders look up, and the names where the config does not say.
+  std::pair<std::string, std::vector<std::string>> looked_up = {};
   std::vector<std::string> stages = {};  // of a U-Net, in the order of the walk: "down_blocks.0", "mid_block"
 
   bool speaks() const { return vocabulary > 0 && labels == 0; }  // its head says next tokens

@@ -4,13 +4,17 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "lamina/blueprint/blueprint.h"
 #include "lamina/checkpoint/checkpoint.h"
 
 namespace lamina {
+
+struct Plan;
 
 // One tensor of a GGUF file and what it is called elsewhere; "{}" stands for the block number.
 struct GgufName {
@@ -43,6 +47,13 @@ struct GgufDialect {
   void (*tidy)(Checkpoint& checkpoint);
 };
 
+// What stock loaders open of a model after a plan, or why there is nothing.
+struct Compact {
+  std::optional<Checkpoint> checkpoint = {};
+  std::string note = {};  // what it opens in, or why there is nothing and what would do
+  bool rewired = false;   // computes another function than skipping the plan's parts
+};
+
 struct Architecture {
   std::string_view name;        // "LlamaForCausalLM", as config.json's `architectures` has it
   std::string_view model_type;  // "llama"
@@ -51,6 +62,8 @@ struct Architecture {
   std::span<const GgufDialect> dialects;
   // Where files spell the names in more than one way: the declaration in the spelling of this file.
   Blueprint (*blueprint_of)(const Checkpoint& checkpoint) = nullptr;
+  // Where blocks that are gone are not simply left out and the rest numbered anew.
+  Compact (*compact)(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan) = nullptr;
   std::string_view classifier = {};  // the same model as a token classifier: "LlamaForTokenClassification"
 };
 

@@ -92,6 +92,14 @@ std::string shape_text(const Shape& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
+// Transformers of pictures have their projections as matrices or as convolutions of 1 x 1.
+bool differs_in_ones(Shape a, Shape b) {
+  for (Shape* shape : {&a, &b}) {
+    while (!shape->empty() && shape->back() == 1) shape->pop_back();
+  }
+  return a == b;
+}
+
 void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
   const std::string where = checkpoint.path.string();
   std::map<std::string_view, const Stored*> extra;
@@ -105,8 +113,10 @@ void reconcile(const Blueprint& blueprint, const Checkpoint& checkpoint) {
     Shape expected;
     for (const Axis& axis : slot.axes) expected.push_back(axis.size());
     if (it->second->shape != expected) {
-      fail("{}: {} has the shape {} where config.json asks for {}; was this checkpoint cut without its plan?",
-           where, slot.name, shape_text(it->second->shape), shape_text(expected));
+      fail("{}: {} has the shape {} where config.json asks for {}; {}?", where, slot.name,
+           shape_text(it->second->shape), shape_text(expected),
+           differs_in_ones(it->second->shape, expected) ? "is use_linear_projection said rightly there"
+                                                        : "was this checkpoint cut without its plan");
     }
     if (!is_floating(it->second->dtype))
       fail("{}: {} holds {}, which are no weights", where, slot.name, dtype_name(it->second->dtype));

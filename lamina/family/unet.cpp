@@ -8,12 +8,14 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/blueprint/variants.h"
+#include "lamina/family/unet_layout.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina::unet {
 
 namespace {
 
-constexpr int64_t kMostStages = 16, kMostLayers = 64, kMostDepth = 256;
+constexpr int64_t kMostStages = 16, kMostLayers = 64, kMostDepth = 256, kMostParts = 4096;
 constexpr IntegerRange kWidth{1, 1 << 20};
 
 // Keys that change what a U-Net computes and that only their default is known of here.
@@ -81,9 +83,10 @@ std::vector<bool> attends(const std::vector<std::string>& names, std::string_vie
                           std::string_view without, std::string_view what) {
   std::vector<bool> list;
   for (const std::string& name : names) {
-    if (name != with && name != without)
+    const std::string stock = stock_name(name);  // ours where parts are gone
+    if (stock != with && stock != without)
       fail("{}: the block type {} is not known here; {} and {} are", what, in_quotes(name), with, without);
-    list.push_back(name == with);
+    list.push_back(stock == with);
   }
   return list;
 }
@@ -132,7 +135,20 @@ void read_depths(const Json& json, std::string_view what, Config& c) {
   c.mid_depth = Whole{kDepth, what, {0, kMostDepth}}(last.is_array() && !last.empty() ? last[0] : last);
 }
 
+void check_count(const Config& c, std::string_view what) {
+  int64_t parts = 3 + c.mid_depth;
+  for (size_t i = 0; i < c.channels.size(); ++i) {
+    parts += 2 * c.layers[i] + 1;
+    for (const auto* depths : {&c.down_depths[i], &c.up_depths[i]}) {
+      for (int64_t depth : *depths) parts += std::max<int64_t>(depth, 1);
+    }
+  }
+  if (parts > kMostParts)
+    fail("{}: asks for {} ResNets and transformer blocks; {} are possible", what, parts, kMostParts);
+}
+
 void check_possible(const Config& c, std::string_view what) {
+  check_count(c, what);
   for (size_t i = 0; i < c.channels.size(); ++i) {
     if (c.channels[i] % c.groups != 0)
       fail("{}: {} channels cannot be normed in {} groups", what, c.channels[i], c.groups);
@@ -504,6 +520,9 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   Blueprint b;
   b.family = "unet";
   b.removed_key = kRemoved;
+  b.looked_up.first = "down_block_types";
+  for (bool attends : c.down_attends)
+    b.looked_up.second.emplace_back(attends ? "CrossAttnDownBlock2D" : "DownBlock2D");
   b.width = c.channels[0];
   const std::vector<Op> ops = program(c);
   for (const Op& op : ops) {
@@ -606,7 +625,8 @@ Architecture declaration() {
           .model_type = "unet",
           .blueprint = blueprint,
           .tiny = tiny,
-          .dialects = {}};
+          .dialects = {},
+          .compact = compact};
 }
 
 }  // namespace lamina::unet

@@ -11,7 +11,7 @@ namespace lamina::unet {
 
 namespace {
 
-constexpr size_t kMostLayers = 4;  // of a stage on the way down, of which some may be chosen
+constexpr size_t kMostLayers = 3;  // of a stage on the way down, of which some may be chosen
 constexpr std::string_view kNames[] = {"bk-base", "bk-small", "bk-tiny",   "ssd-1b",
                                        "vega",    "koala-1b", "koala-700m"};
 

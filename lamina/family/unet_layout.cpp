@@ -9,6 +9,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/family/impl/unet_wanted.h"
+#include "lamina/plan/plan.h"
 
 namespace lamina::unet {
 
@@ -224,10 +225,19 @@ void name_tensors(Expressed& expressed, const Blueprint& before, const Blueprint
   }
 }
 
+// What lamina alone knows beside parts that are gone.
+void check_keys_of(const Json& json) {
+  for (const auto& [key, value] : json.items()) {
+    if (key.starts_with("lamina_") && key != kRemoved)
+      throw No{fmt::format("the config carries {}, which stock loaders do not know", key)};
+  }
+}
+
 Expressed expressed_as(const Json& json, const Config& config, const Blueprint& blueprint,
                        const Stages& stages, Wiring wiring) {
   Expressed expressed;
   try {
+    check_keys_of(json);
     const Wanted wanted = wanted_of(config, blueprint, stages, wiring);
     expressed.exact = wanted.exact;
     expressed.config = config_of(json, wanted);
@@ -275,6 +285,61 @@ Checkpoint compacted(const Checkpoint& checkpoint, const Expressed& expressed) {
     result.tensors.push_back(std::move(made));
   }
   return result;
+}
+
+namespace {
+
+std::string labels(const Blueprint& blueprint, const std::vector<Site>& sites) {
+  std::string text;
+  for (Site site : sites) text += (text.empty() ? "" : " ") + label(blueprint, site);
+  return text;
+}
+
+// What could be written instead.
+std::string instead(const Json& config, const Blueprint& blueprint, const std::vector<Site>& removed,
+                    Wiring wiring) {
+  try {
+    const Near near = nearest(config, blueprint, removed, {.wiring = wiring});
+    if (!near.expressed.possible) return "";
+    std::string text = fmt::format("; the nearest plan that {} can say ",
+                                   wiring == Wiring::exact ? "a stock config" : "stock wiring");
+    if (!near.returned.empty()) text += "keeps " + labels(blueprint, near.returned);
+    if (!near.added.empty())
+      text +=
+          fmt::format("{}cuts {} too", near.returned.empty() ? "" : " and ", labels(blueprint, near.added));
+    return text;
+  } catch (const Error&) {  // cut already, and not as a stock config says
+    return "";
+  }
+}
+
+}  // namespace
+
+Wiring wiring_of(const Plan& plan) {
+  const std::string wiring = json_string_or(plan.provenance, "wiring", "exact", "the plan");
+  if (wiring != "exact" && wiring != "stock")
+    fail("the plan's wiring is {}; exact and stock are known", in_quotes(wiring));
+  return wiring == "stock" ? Wiring::stock : Wiring::exact;
+}
+
+Compact compact(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan) {
+  const Wiring wiring = wiring_of(plan);
+  const Checkpoint cut = apply(checkpoint, blueprint, plan);
+  const Blueprint left = unet::blueprint(cut.config, checkpoint.what());
+  const Expressed expressed = express(cut.config, left, {}, {.wiring = wiring});
+  if (expressed.possible)
+    return {.checkpoint = compacted(cut, expressed),
+            .note = expressed.exact
+                        ? "diffusers and what else opens the original"
+                        : "diffusers and what else opens the original; what is left is wired anew",
+            .rewired = !expressed.exact};
+  std::string note = expressed.why;
+  const std::vector<Site> removed = removed_sites(plan, blueprint);
+  if (wiring == Wiring::exact && express(cut.config, left, {}, {.wiring = Wiring::stock}).possible)
+    note +=
+        "; as whole layers they can go (\"wiring\": \"stock\" in the plan), which is another function, to be "
+        "measured as such";
+  return {.checkpoint = {}, .note = note + instead(checkpoint.config, blueprint, removed, wiring)};
 }
 
 }  // namespace lamina::unet

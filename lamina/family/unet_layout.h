@@ -42,9 +42,15 @@ Expressed express(const Json& config, const Blueprint& blueprint, const std::vec
 // The checkpoint under that config; the tensors are views of the given one's.
 Checkpoint compacted(const Checkpoint& checkpoint, const Expressed& expressed);
 
+// What stock loaders open of a U-Net after a plan. A plan that says "wiring": "stock" beside its edits was
+// made and measured for that wiring; another is written only where the function stays what skipping gives.
+Compact compact(const Checkpoint& checkpoint, const Blueprint& blueprint, const Plan& plan);
+// Throws Error when the plan says another wiring than "exact" and "stock".
+Wiring wiring_of(const Plan& plan);
+
 // What a solver may choose from. One choice of every group, and of each of its picks at least `least` and at
 // most `most` units: the union of their sites is expressible, whatever is chosen in other groups. Choices do
-// not list every expressible plan: a layer goes with its transformer, and stages of more than four layers
+// not list every expressible plan: a layer goes with its transformer, and stages of more than three layers
 // keep them all.
 struct Unit {
   std::vector<Site> sites;  // that go together

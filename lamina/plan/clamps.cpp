@@ -125,6 +125,19 @@ void write_clamps(Json& config, const std::vector<Clamp>& clamps) {
   for (const Clamp& clamp : clamps) list.push_back(clamp_to_json(clamp));
 }
 
+namespace {
+
+// diffusers looks a block's name up; the name of the whole it may pass over.
+void name_blocks(Json& config, const Blueprint& blueprint, std::string_view prefix) {
+  const auto& [key, names] = blueprint.looked_up;
+  if (key.empty()) return;
+  if (!prefix.empty() && !json_has(config, key)) config[key] = names;
+  if (!json_has(config, key)) return;
+  for (Json& name : config.at(key)) name = std::string(prefix) + stock_name(name.get<std::string>());
+}
+
+}  // namespace
+
 void name_for_loaders(Json& config, const Blueprint& blueprint) {
   const bool ours = json_has(config, kKey) ||
                     read_norms_removed(config, blueprint.blocks, "config.json") != NormsRemoved{} ||
@@ -133,7 +146,9 @@ void name_for_loaders(Json& config, const Blueprint& blueprint) {
     const bool changed = (!blueprint.removed_key.empty() && json_has(config, blueprint.removed_key)) ||
                          json_has(config, kRegionalKey) || json_has(config, kExpertsKey);
     const std::string name = stock_name(json_string(config, kClass, "config.json"));
-    config[std::string(kClass)] = changed ? std::string(kArchitecture) + name : name;
+    const std::string prefix(changed ? kArchitecture : "");
+    config[std::string(kClass)] = prefix + name;
+    name_blocks(config, blueprint, prefix);
     return;
   }
   const std::string type = json_string_or(config, "model_type", blueprint.family, "config.json");

@@ -249,10 +249,31 @@ Plan plan_from_json(const Json& document, std::string_view what) {
   return plan;
 }
 
+namespace {
+
+// "u2", "u2.a1", "mid": a label, or what stands in front of a dot in labels.
+bool is_under(const std::string& label, std::string_view name) {
+  return label.starts_with(name) && (label.size() == name.size() || label[name.size()] == '.');
+}
+
+// Cuts what the entry names by label; false when it names nothing so.
+bool add_labelled(std::string_view name, const Blueprint& blueprint, Plan& plan) {
+  bool named = false;
+  for (const Part& part : blueprint.parts) {
+    if (part.short_name.empty() || (!is_under(part.short_name, name) && part.path != name)) continue;
+    named = true;
+    if (part.present) plan.edits.push_back(Cut{part.path, std::nullopt});
+  }
+  return named;
+}
+
+}  // namespace
+
 Plan plan_from_list(std::string_view list, const Blueprint& blueprint) {
   Plan plan;
   for (const std::string& entry : split(list, ',')) {
     std::string_view range = trim(entry);
+    if (add_labelled(range, blueprint, plan)) continue;
     std::optional<Kind> kind;
     if (const size_t colon = range.find(':'); colon != std::string_view::npos) {
       const std::string_view name = range.substr(0, colon);

@@ -118,8 +118,8 @@ Json to_json(const Plan& plan);
 // Throws Error on unknown edits, unknown keys of an edit, or an edit without a site.
 Plan plan_from_json(const Json& document, std::string_view what);
 
-// "3,7-9" (whole blocks), "attention:12-15,mlp:20", or both; ranges are inclusive. Throws Error for reversed,
-// empty, out-of-range and repeated entries.
+// "3,7-9" (whole blocks), "attention:12-15,mlp:20", of parts with short names "d0.a1,mid,u3", or all of it;
+// ranges are inclusive. Throws Error for reversed, empty, out-of-range and repeated entries.
 Plan plan_from_list(std::string_view list, const Blueprint& blueprint);
 
 // Throws Error when an edit names a site that the model does not have or that is gone, a neuron, place or
