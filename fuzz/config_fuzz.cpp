@@ -1,6 +1,7 @@
 #include "fuzz/invariant.h"
 #include "lamina/base/json.h"
 #include "lamina/family/family.h"
+#include "lamina/family/unet_layout.h"
 
 namespace {
 
@@ -9,12 +10,18 @@ void declare(const lamina::Json& config) {
   const auto blueprint =
       fuzz::accepted([&] { return architecture_of(config, "fuzz").blueprint(config, "fuzz"); });
   if (!blueprint) return;
-  fuzz::must(blueprint->parts.size() == 2 * static_cast<size_t>(blueprint->blocks));
+  fuzz::must(blueprint->stack.empty() ||
+             blueprint->parts.size() == 2 * static_cast<size_t>(blueprint->blocks));
   for (const Slot& slot : blueprint->slots) {
     fuzz::must(!slot.name.empty() && slot.part < static_cast<int>(blueprint->parts.size()));
     fuzz::must(slot.part < 0 || blueprint->parts[static_cast<size_t>(slot.part)].present);
     for (const Axis& axis : slot.axes) fuzz::must(axis.size() > 0);
   }
+  if (blueprint->family != "unet") return;
+  const unet::LayoutOptions stock{.wiring = unet::Wiring::stock};
+  const unet::Expressed whole = unet::express(config, *blueprint, {}, stock);
+  fuzz::must(!whole.possible || whole.renamed.size() <= blueprint->slots.size());
+  fuzz::accepted([&] { return unet::choices(config, *blueprint, stock); });
 }
 
 }  // namespace

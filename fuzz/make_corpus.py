@@ -113,6 +113,19 @@ def model_keys(name, heads, groups, neurons):
 
 
 EMBEDDING = (b"token_embd.weight", [8, 2], 0, b"\x2a" * 64)
+UNET = {"_class_name": "UNet2DConditionModel", "in_channels": 3, "out_channels": 3, "sample_size": 8, "block_out_channels": [8, 16],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "layers_per_block": [2, 1], "attention_head_dim": [1, 2], "cross_attention_dim": 12, "norm_num_groups": 4}
+save("config", "unet", json.dumps(UNET))
+save("config", "unet_deep", json.dumps({**UNET, "transformer_layers_per_block": [[1, 2], 1], "reverse_transformer_layers_per_block": [1, [2, 0, 1]],
+                                        "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+                                        "projection_class_embeddings_input_dim": 34}))
+save("config", "unet_cut", json.dumps({**UNET, "_class_name": "LaminaUNet2DConditionModel", "mid_block_type": "UNetMidBlock2D",
+                                       "down_block_types": ["LaminaCrossAttnDownBlock2D", "LaminaDownBlock2D"],
+                                       "lamina_removed": ["down_blocks.0.attentions.1", "up_blocks.0.resnets.0"]}))
+save("config", "unet_huge", json.dumps({**UNET, "block_out_channels": [8] * 16, "down_block_types": ["CrossAttnDownBlock2D"] * 16,
+                                        "up_block_types": ["CrossAttnUpBlock2D"] * 16, "attention_head_dim": 1, "layers_per_block": 64,
+                                        "transformer_layers_per_block": 256}))
 save("config", "gguf_llama", gguf([EMBEDDING], pairs=model_keys("llama", 2, 1, 6)))
 save("config", "gguf_deci", gguf([EMBEDDING], pairs=model_keys("deci", [2, 0], [1, 0], [6, 32])))
 

@@ -1,12 +1,14 @@
 #include "lamina/export/export.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "lamina/base/error.h"
 #include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 #include "lamina/blueprint/absence.h"
+#include "lamina/export/impl/allowed.h"
 #include "lamina/export/impl/gguf_export.h"
 #include "lamina/export/impl/renumber.h"
 #include "lamina/export/impl/sidecars.h"
@@ -22,28 +24,10 @@ namespace {
 constexpr Form kForms[] = {Form::hf_compact, Form::hf_zeroed, Form::hf_perlayer,
                            Form::gguf,       Form::hf_compat, Form::transformer_lens};
 constexpr std::pair<std::string_view, Form> kOtherNames[] = {{"folded", Form::hf_perlayer},
-                                                             {"gpt2-compat", Form::hf_compat}};
-
-// Blocks that have lost one half but not the other, after the plan.
-std::vector<std::string> half_blocks(const Blueprint& blueprint, const Plan& plan) {
-  std::vector<bool> alive;
-  for (const Part& part : blueprint.parts) alive.push_back(part.present);
-  for (Site site : removed_sites(plan, blueprint)) alive[static_cast<size_t>(site.index)] = false;
-  std::vector<int> halves(static_cast<size_t>(blueprint.blocks));
-  for (size_t i = 0; i < alive.size(); ++i)
-    halves[static_cast<size_t>(blueprint.parts[i].block)] += alive[i] ? 1 : 0;
-  std::vector<std::string> labels;
-  for (size_t i = 0; i < alive.size(); ++i) {
-    if (!alive[i] && halves[static_cast<size_t>(blueprint.parts[i].block)] > 0)
-      labels.push_back(blueprint.parts[i].label());
-  }
-  return labels;
-}
-
-bool has_silence(const Plan& plan) {
-  return std::ranges::any_of(plan.edits,
-                             [](const Edit& edit) { return std::holds_alternative<Silence>(edit); });
-}
+                                                             {"gpt2-compat", Form::hf_compat},
+                                                             {"compact", Form::hf_compact},
+                                                             {"proof", Form::hf_zeroed},
+                                                             {"extended", Form::hf_perlayer}};
 
 // Where a form goes when several are written.
 fs::path place(const FormRequest& request, size_t folders) {
@@ -121,207 +105,20 @@ std::vector<FormRequest> parse_forms(std::string_view list) {
   return requests;
 }
 
-namespace {
-
-bool keeps_attention(const Blueprint& blueprint, const Plan& plan) {
-  const std::vector<Site> gone = removed_sites(plan, blueprint);
-  return std::ranges::any_of(blueprint.present(), [&](Site site) {
-    return blueprint.part(site).kind == Kind::attention && std::ranges::find(gone, site) == gone.end();
-  });
-}
-
-}  // namespace
-
-namespace {
-
-// Whether what is written carries clamps in its config: the plan's, or those that came in with a part that
-// stays.
-bool carries_clamps(const Opened& model, const Plan& plan) {
-  const std::vector<Clamp> held =
-      clamps_of(model.checkpoint.config, model.blueprint, model.checkpoint.what());
-  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
-  return !beyond_weights(plan, model.blueprint, held).empty() ||
-         std::ranges::any_of(held, [&](const Clamp& clamp) {
-           return std::ranges::find(gone, model.blueprint.site(clamp.site)) == gone.end();
-         });
-}
-
-// Readers of norms that the plan leaves: the model's own, but for parts that go and those that are frozen.
-std::vector<NormPath> live_norms(const Opened& model, const Plan& plan) {
-  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
-  const std::vector<FreezeNorm> frozen = frozen_by(plan);
-  std::vector<NormPath> live;
-  for (const NormPath& path : model.blueprint.norm_paths()) {
-    const bool held = std::ranges::any_of(frozen, [&](const FreezeNorm& edit) {
-      return edit.reader == path.reader && edit.site == model.blueprint.norm_site(path);
-    });
-    if (!held && std::ranges::find(gone, path.site) == gone.end()) live.push_back(path);
-  }
-  return live;
-}
-
-// Norms that are gone from the model that came in, in front of parts that stay.
-bool lacks_norms(const Opened& model, const Plan& plan) {
-  NormsRemoved removed =
-      read_norms_removed(model.checkpoint.config, model.blueprint.blocks, model.checkpoint.what());
-  for (Site site : removed_sites(plan, model.blueprint))
-    removed.parts.erase({model.blueprint.part(site).block, model.blueprint.part(site).kind});
-  return removed != NormsRemoved{};
-}
-
-// Blocks that look right in what is written: the model's own and the plan's, but for those that go.
-bool looks_right(const Opened& model, const Plan& plan) {
-  const std::vector<Site> gone = removed_sites(plan, model.blueprint);
-  const bool planned =
-      std::ranges::any_of(plan.edits, [](const Edit& edit) { return std::holds_alternative<Unmask>(edit); });
-  return planned || std::ranges::any_of(model.blueprint.present(), [&](Site site) {
-           return !model.blueprint.part(site).causal && std::ranges::find(gone, site) == gone.end();
-         });
-}
-
-bool is_narrow(DType dtype) {
-  return is_floating(dtype) && dtype != DType::f32 && dtype != DType::f64;
-}
-
-Answer can_keep_stock_norms(const Opened& model, const Plan& plan) {
-  const auto live = live_norms(model, plan);
-  if (!live.empty()) {
-    return {false,
-            fmt::format("the norm that {} reads is live, and the stock architecture has one epsilon for "
-                        "all norms: a plan that freezes every norm can be written so",
-                        model.blueprint.label(live.front()))};
-  }
-  const auto narrow = std::ranges::find_if(model.checkpoint.tensors,
-                                           [](const Stored& tensor) { return is_narrow(tensor.dtype); });
-  if (narrow != model.checkpoint.tensors.end()) {
-    return {false, fmt::format("{} is {}, and what an epsilon of 1e12 leaves of a number is below what 16 "
-                               "bits can hold; a float32 model can be written so, and hf-perlayer would do",
-                               narrow->name, dtype_name(narrow->dtype))};
-  }
-  return {true,
-          "transformers and what else opens the original, in float32 alone; its norms still run, and divide "
-          "by what is the same for every token"};
-}
-
-Answer can_write_weights(Form form, const Opened& model, const Plan& plan) {
-  const std::vector<std::string> halves = half_blocks(model.blueprint, plan);
-  switch (form) {
-    case Form::hf_compat:
-    case Form::transformer_lens:
-      if (!halves.empty())
-        return {false, fmt::format("{} leave{} half a block; hf-perlayer would do", fmt::join(halves, " "),
-                                   halves.size() == 1 ? "s" : "")};
-      if (form == Form::hf_compat) return can_keep_stock_norms(model, plan);
-      if (const auto why = no_transformer_lens(model)) return {false, *why};
-      if (const auto live = live_norms(model, plan); !live.empty())
-        return {false, fmt::format("the norm that {} reads is live; a model without norms can be written so",
-                                   model.blueprint.label(live.front()))};
-      return {true, "TransformerLens 2 and 3, by the lines in README.md"};
-    case Form::hf_compact:
-      if (has_silence(plan))
-        return {false, "the plan silences parts, which keeps their blocks; hf-zeroed would do"};
-      if (!halves.empty()) {
-        return {false, fmt::format("{} leave{} half a block, which no stock loader can express; hf-zeroed, "
-                                   "hf-perlayer and gguf would do, "
-                                   "or cut whole blocks (--units block)",
-                                   fmt::join(halves, " "), halves.size() == 1 ? "s" : "")};
-      }
-      return {true, "transformers, vLLM, llama.cpp's converter: anything that opens the original"};
-    case Form::hf_zeroed:
-      if (!read_absences(model.checkpoint.config, model.blueprint.blocks, model.checkpoint.what()).empty()) {
-        return {false,
-                "the model that came in has parts missing already, which zeroes cannot stand in for; "
-                "hf-perlayer and gguf would do"};
-      }
-      return {true, "anything that opens the original; same size and speed as before"};
-    case Form::hf_perlayer:
-      if (model.blueprint.family != "llama") return {true, "lamina; no stock loader reads what is gone"};
-      return {true,
-              "lamina, and LLM-Drop's classes; transformers records the skips but still builds every part"};
-    case Form::gguf:
-      if (model.architecture->dialects.empty()) {
-        return {false, fmt::format("no GGUF spelling of {} is known here; hf-compact or hf-perlayer would do",
-                                   model.architecture->name)};
-      }
-      if (const auto why = no_gguf_tokenizer(model.checkpoint))
-        return {false,
-                *why + "; hf-zeroed or hf-perlayer would do, and llama.cpp's own script for whole folders"};
-      if (!keeps_attention(model.blueprint, plan))
-        return {false, "no attention is left, which no GGUF can say; hf-zeroed or hf-perlayer would do"};
-      return {true, halves.empty() ? "llama.cpp and what is built on it" : "llama.cpp (architecture deci)"};
-  }
-  return {};
-}
-
-}  // namespace
-
-Answer can_write(Form form, const Opened& model, const Plan& plan) {
-  const bool folds = !frozen_by(plan).empty(), lacks = lacks_norms(model, plan);
-  if (form == Form::hf_compact || form == Form::hf_zeroed || form == Form::gguf) {
-    if (folds)
-      return {false,
-              fmt::format("the plan freezes norms, and {} norms that do not divide; hf-perlayer would "
-                          "do{}",
-                          form == Form::gguf ? "no GGUF has" : "the stock architecture has no",
-                          live_norms(model, plan).empty() && !lacks ? ", and hf-compat in float32" : "")};
-    if (lacks && form == Form::gguf)
-      return {false, "the model has norms folded away, which no GGUF can say; hf-perlayer would do"};
-  }
-  if (form == Form::hf_compat && lacks)
-    return {false,
-            "the model has norms folded away already, which the stock architecture cannot say; hf-perlayer "
-            "would do"};
-  const bool stock_alone = form == Form::gguf || form == Form::hf_compat || form == Form::transformer_lens;
-  if (model.blueprint.labels > 0 && stock_alone)
-    return {false, fmt::format("the model is a token classifier, which {} does not know; hf-compact would do",
-                               form_name(form))};
-  const bool unmasked = looks_right(model, plan);
-  if (unmasked && stock_alone)
-    return {false, fmt::format("blocks of the model look right, which {} cannot say; hf-compact would do",
-                               form_name(form))};
-  Answer answer = can_write_weights(form, model, plan);
-  if (!answer.possible) return answer;
-  if (unmasked)
-    return {true,
-            "lamina alone: blocks look right, which no stock loader knows, and the names in config.json keep "
-            "them from opening it"};
-  if (carries_clamps(model, plan)) {
-    if (stock_alone)
-      return {false,
-              fmt::format("{} can say the clamps that stand in the config beside the weights; {}hf-perlayer "
-                          "would do",
-                          form == Form::gguf        ? "no GGUF"
-                          : form == Form::hf_compat ? "no stock architecture"
-                                                    : "nothing in TransformerLens' weights",
-                          form == Form::gguf ? "hf-compact and " : "")};
-    return {true,
-            "lamina alone: the config carries clamps that no stock loader knows, and its names keep "
-            "them from opening it"};
-  }
-  if ((folds || lacks) && form != Form::hf_compat && form != Form::transformer_lens)
-    return {true,
-            "lamina alone: norms are folded into the weights, which no stock loader knows, and the names in "
-            "config.json keep them from opening it"};
-  return answer;
-}
-
-std::vector<FormRequest> default_forms(const Opened& model, const Plan& plan) {
-  if (can_write(Form::hf_compact, model, plan).possible) return {{Form::hf_compact, {}}};
-  std::vector<FormRequest> forms;
-  for (Form form : {Form::hf_zeroed, Form::gguf}) {  // which a model without norms gains nothing by
-    if (!lacks_norms(model, plan) && can_write(form, model, plan).possible) forms.push_back({form, {}});
-  }
-  if (forms.empty()) forms.push_back({Form::hf_perlayer, {}});
-  return forms;
-}
-
 Checkpoint shaped(Form form, const Opened& model, const Plan& plan) {
   switch (form) {
     case Form::hf_zeroed:
-      return apply(model.checkpoint, model.blueprint, silenced(plan));
+      return filled(apply(model.checkpoint, model.blueprint, silenced(plan)), *model.architecture,
+                    model.blueprint);
     case Form::hf_perlayer:
       return apply(model.checkpoint, model.blueprint, plan);
     case Form::hf_compact:
+      if (lists_parts(model)) {
+        const Compact compact = compact_of(model, plan);
+        if (!compact.checkpoint) fail("{} is not possible: {}", form_name(form), compact.note);
+        return *compact.checkpoint;
+      }
+      [[fallthrough]];
     case Form::gguf:
       return renumbered(apply(model.checkpoint, model.blueprint, plan), model.blueprint);
     case Form::hf_compat: {
@@ -338,10 +135,50 @@ Checkpoint shaped(Form form, const Opened& model, const Plan& plan) {
   return {};
 }
 
+namespace {
+
+// Names in the index what the component is now.
+std::map<std::string, std::string> index_for(const Checkpoint& checkpoint, const Pipeline& pipeline,
+                                             const std::string& component) {
+  const std::string name = json_string(checkpoint.config, "_class_name", checkpoint.what());
+  if (pipeline.index.at(component).at(1) == name) return {};
+  Json index = pipeline.index;
+  index[component][1] = name;
+  return {{"model_index.json", index.dump(2) + "\n"}};
+}
+
+// Writes the folder of a form and gives back what stands there.
+Checkpoint written_folder(const Checkpoint& checkpoint, Form form, const fs::path& into,
+                          const ExportOptions& options) {
+  const WriteOptions write{.dtype = options.dtype, .watch = options.watch};
+  fs::create_directories(into);
+  if (!options.pipeline) {
+    write_folder(checkpoint, into, write);
+    return form == Form::transformer_lens ? open_folder(into) : open(into).checkpoint;
+  }
+  write_pipeline(
+      *options.pipeline, {{options.component, &checkpoint}}, into,
+      {.write = write, .extra_files = index_for(checkpoint, *options.pipeline, options.component)});
+  return open(into / options.component).checkpoint;
+}
+
+// Of a pipeline, all but the component that is written anew.
+uint64_t bytes_beside(const ExportOptions& options) {
+  uint64_t bytes = 0;
+  if (!options.pipeline) return bytes;
+  for (const std::string& file : options.pipeline->files) {
+    if (!file.starts_with(options.component + "/")) bytes += fs::file_size(options.pipeline->path / file);
+  }
+  return bytes;
+}
+
+}  // namespace
+
 uint64_t bytes_needed(const Opened& model, const Plan& plan, const std::vector<FormRequest>& requests,
                       const ExportOptions& options) {
   uint64_t bytes = 0;
   for (const FormRequest& request : requests) {
+    if (request.form != Form::gguf) bytes += bytes_beside(options);
     for (const Stored& tensor : shaped(request.form, model, plan).tensors) {
       if (request.form == Form::gguf) {
         bytes += byte_count(gguf_dtype(tensor, request.dtype), tensor.shape, tensor.name);
@@ -377,25 +214,22 @@ std::vector<Written> write_forms(const Opened& model, const Plan& plan,
     Written entry{.request = request,
                   .path = place(request, folders),
                   .weight_bytes = 0,
-                  .opens_in = can_write(request.form, model, plan).note};
+                  .opens_in = can_write(request.form, model, plan).note,
+                  .component = options.pipeline ? options.component : ""};
     Checkpoint checkpoint = shaped(request.form, model, plan);
     if (request.form == Form::gguf) {
       write_gguf(model, checkpoint, request.dtype, folder / entry.path, options.watch);
       entry.weight_bytes = fs::file_size(folder / entry.path);
     } else {
-      const fs::path into = folder / entry.path;
-      fs::create_directories(into);
       add_sidecars(checkpoint);
-      const WriteOptions write{.dtype = options.dtype, .watch = options.watch};
-      if (options.dtype && request.form != Form::transformer_lens) {  // whose config says no type
+      const bool says_type = request.form != Form::transformer_lens && !lists_parts(model);
+      if (options.dtype && says_type) {
         // transformers writes `dtype` since its fifth version and reads it first.
         if (json_has(checkpoint.config, "dtype")) checkpoint.config["dtype"] = dtype_name(*options.dtype);
         checkpoint.config["torch_dtype"] = dtype_name(*options.dtype);
       }
-      write_folder(checkpoint, into, write);
-      const Checkpoint again =
-          request.form == Form::transformer_lens ? open_folder(into) : open(into).checkpoint;
-      check_equal(checkpoint, again, write);
+      const Checkpoint again = written_folder(checkpoint, request.form, folder / entry.path, options);
+      check_equal(checkpoint, again, {.dtype = options.dtype, .watch = options.watch});
       entry.weight_bytes = again.file_bytes();
     }
     written.push_back(std::move(entry));

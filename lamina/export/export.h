@@ -8,6 +8,8 @@
 //   gguf         llama.cpp: plain when whole blocks go, architecture `deci` for half blocks
 //   hf-compat    frozen norms in the stock architecture, by an epsilon of 1e12; float32 alone  (standard)
 //   transformer-lens  a model without norms under TransformerLens' names and shapes
+// Of a network on pictures the first three: `compact` where stock configs can say what is left, `proof`, and
+// `extended`, which lamina alone opens; other names of the same forms.
 #pragma once
 
 #include <filesystem>
@@ -15,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "lamina/checkpoint/pipeline.h"
 #include "lamina/family/family.h"
 #include "lamina/plan/plan.h"
 
@@ -50,12 +53,16 @@ struct Written {
   FormRequest request;
   std::filesystem::path path;  // relative to the output folder: "." or "hf-zeroed" or "model-q8_0.gguf"
   uint64_t weight_bytes = 0;
-  std::string opens_in;  // for the report
+  std::string opens_in;        // for the report
+  std::string component = {};  // of a pipeline
 };
 
 struct ExportOptions {
-  std::optional<DType> dtype;  // floating tensors of the folders; see WriteOptions
-  Watch watch;
+  std::optional<DType> dtype = {};  // floating tensors of the folders; see WriteOptions
+  Watch watch = {};
+  // The pipeline that the model is a component of: each folder is then a pipeline, all else in it as it was.
+  const Pipeline* pipeline = nullptr;
+  std::string component = {};  // "unet"
 };
 // Python lines that load a folder written for TransformerLens, run inside it.
 std::string_view transformer_lens_lines();
