@@ -29,6 +29,22 @@ TEST(Conv, IsASumOverWindows) {
             1e-12);
 }
 
+TEST(Conv, OfASmallMapIsTheSame) {
+  const Tensor w = random_normal({256, 512, 3, 3}, 1) / 64, b = random_normal({256}, 2);
+  for (const int64_t side : {1, 2, 7, 12}) {
+    const Tensor x = random_normal({2, 512, side, side + 1}, 3);
+    for (const int64_t stride : {1, 2}) {
+      const Conv conv{.weight = w, .bias = b, .stride = stride, .padding = 1};
+      const Tensor exact =
+          at::conv2d(x.to(at::kDouble), w.to(at::kDouble), b.to(at::kDouble), {stride, stride}, {1, 1});
+      const Tensor y = conv(x), channels_last = conv(x.contiguous(at::MemoryFormat::ChannelsLast));
+      ASSERT_EQ(y.sizes(), exact.sizes());
+      EXPECT_LT(largest(y - exact), 3e-5);
+      EXPECT_LT(largest(channels_last - exact), 3e-5);
+    }
+  }
+}
+
 TEST(GroupNorm, EachGroupHasMeanNoneAndSpreadOne) {
   const Tensor x = random_normal({2, 6, 5, 4}, 1).to(at::kDouble) * 3 + 2;
   const GroupNorm norm{

@@ -15,7 +15,8 @@ bool applies(std::initializer_list<Tensor> tensors);
 Tensor rms_norm(const Tensor& x, const Norm& norm);
 Tensor rotate(const Tensor& x, const Rotary& rotary);
 Tensor gated(const Tensor& gate, const Tensor& up);
-// Short texts alone; nothing where the general way is the better one.
+// Short texts, and maps of which every token sees every other; nothing where the general way is the better
+// one.
 std::optional<Tensor> attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options);
 
 }  // namespace lamina::inference

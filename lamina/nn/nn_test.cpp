@@ -46,6 +46,20 @@ void expect_same(const std::vector<Tensor>& leaves,
   for (size_t i = 0; i < leaves.size(); ++i) near(ours.gradients[i], wide.gradients[i]);
 }
 
+TEST(Attention, OverAMapIsTheSame) {
+  for (const auto& [queries, keys, heads, width] :
+       {std::array<int64_t, 4>{128, 128, 1, 40}, {130, 77, 3, 4}, {200, 1, 2, 7}, {333, 65, 2, 160}}) {
+    const auto made = [&, count = heads, wide = width](int64_t tokens, uint64_t seed) {
+      return to_heads(random_normal({2, tokens, count * wide}, seed) * 2, wide);
+    };
+    const Tensor q = made(queries, 1), k = made(keys, 2), v = made(keys, 3);
+    const auto mixed = inference::attend(q, k, v, {.causal = false});
+    ASSERT_TRUE(mixed.has_value());
+    const Tensor exact = attend(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), {.causal = false});
+    EXPECT_LT((*mixed - exact).abs().max().item<double>(), 2e-5) << queries << " to " << keys;
+  }
+}
+
 TEST(Training, LinearMapsOfEveryKind) {
   for (const int64_t out : {5, 700}) {  // small products and those that another library makes
     const Tensor x = numbers({3, 41, 300}, 1), w = numbers({out, 300}, 2), b = numbers({out}, 3),

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 
 #include "lamina/base/error.h"
@@ -49,15 +50,17 @@ void run(const Arguments& arguments) {
   for (const std::string& path : split(arguments.skip, ','))
     if (!path.empty()) tap.add(opened.blueprint.site(path));
   Tensor prediction;
-  std::string seconds;
+  std::string seconds, processor;
   for (int i = 0; i < arguments.passes; ++i) {
     const auto start = std::chrono::steady_clock::now();
+    const std::clock_t busy = std::clock();
     prediction = net->run(in, tap);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    processor += fmt::format("{}{:.4f}", i == 0 ? "" : ", ", double(std::clock() - busy) / CLOCKS_PER_SEC);
     seconds += fmt::format("{}{:.4f}", i == 0 ? "" : ", ", took.count());
   }
-  fmt::print("{{\"seconds\": [{}], \"empty_bytes\": {}, \"peak_bytes\": {}}}\n", seconds, empty,
-             process_bytes("VmHWM"));
+  fmt::print("{{\"seconds\": [{}], \"processor_seconds\": [{}], \"empty_bytes\": {}, \"peak_bytes\": {}}}\n",
+             seconds, processor, empty, process_bytes("VmHWM"));
   AtomicFile output(arguments.output);
   save_tensors(output, {{"prediction", prediction.contiguous()}});
 }
