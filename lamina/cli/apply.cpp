@@ -7,6 +7,7 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/find_model.h"
 #include "lamina/export/export.h"
 
 namespace lamina::cli {
@@ -17,18 +18,25 @@ int run_apply(int argc, char** argv) {
   CLI::App app(
       "Cut a model by a plan, or by a list of blocks.\n\n"
       "Example: lamina apply MODEL plan.json -o smaller --export hf-zeroed,gguf:q8_0\n"
-      "         lamina apply MODEL --drop attention:12-15,mlp:20 -o smaller",
+      "         lamina apply MODEL --drop attention:12-15,mlp:20 -o smaller\n"
+      "         lamina apply PIPELINE --drop d0.a1,u3.a1,mid -o smaller --export proof,compact",
       "apply");
   fs::path model, plan_path, out;
-  std::string drop, forms, dtype;
+  std::string drop, forms, dtype, wiring, component;
   bool force = false, quiet = false, anyway = false;
-  app.add_option("MODEL", model, "folder or GGUF file")->required();
+  app.add_option("MODEL", model, "folder, diffusers pipeline or GGUF file")->required();
   app.add_option("PLAN", plan_path, "plan.json");
   app.add_option("-o,--output", out, "folder to write")->required();
-  app.add_option("--drop", drop, "instead of a plan: 3,7-9 (whole blocks) or attention:12-15,mlp:20");
+  app.add_option(
+      "--drop", drop,
+      "instead of a plan: 3,7-9 (whole blocks), attention:12-15,mlp:20, or of a U-Net d0.a1,u3,mid");
   app.add_option("--export", forms,
                  "hf-compact, hf-zeroed, hf-perlayer, hf-compat, transformer-lens, gguf, gguf:f16, gguf:f32, "
-                 "gguf:q8_0; comma-separated");
+                 "gguf:q8_0; of a U-Net compact, proof, extended; comma-separated");
+  app.add_option("--wiring", wiring,
+                 "of a U-Net: exact, or stock: layers go whole and what is left is wired as stock configs do")
+      ->check(CLI::IsMember({"exact", "stock"}));
+  app.add_option("--component", component, "of a pipeline (default: unet)");
   app.add_option("--dtype", dtype,
                  "type of the folders' weights: float32, float16, bfloat16 (default: as they came)");
   app.add_flag("--other-model", anyway, "the plan may come from another model with the same sites");
@@ -38,7 +46,8 @@ int run_apply(int argc, char** argv) {
   if (plan_path.empty() == drop.empty()) fail("give either a plan file or --drop");
 
   Terminal terminal({.quiet = quiet});
-  const Opened opened = open(model);
+  const Found found = find_model(model, component);
+  const Opened& opened = found.opened;
   Plan plan;
   if (!drop.empty()) {
     plan = plan_from_list(drop, opened.blueprint);
@@ -56,7 +65,8 @@ int run_apply(int argc, char** argv) {
           plan_path.string(), made_for.substr(0, 12));
     }
   }
-  ExportOptions options{.dtype = {}, .watch = terminal.watch()};
+  if (!wiring.empty()) plan.provenance["wiring"] = wiring;
+  ExportOptions options = found.exporting(terminal.watch());
   if (!dtype.empty()) {
     options.dtype = dtype_from_name(dtype);
     if (!options.dtype || !is_floating(*options.dtype) || is_quantized(*options.dtype))

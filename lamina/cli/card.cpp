@@ -10,6 +10,7 @@
 
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/unet_view.h"
 #include "lamina/plan/fold.h"
 
 namespace lamina::cli {
@@ -146,8 +147,13 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
                          .base_model = model_name(opened)};
   if (opened.checkpoint.gguf) card.license = opened.checkpoint.gguf->string_or("general.license", "");
   if (plan.edits.empty() || !removed_sites(plan, opened.blueprint).empty()) card.tags = {"pruned"};
-  card.figures = counted_figures(opened, plan, &written);
-  if (written.opens_in.starts_with("lamina alone")) {
+  card.figures =
+      is_unet(opened) ? unet_figures(opened, plan, written) : counted_figures(opened, plan, &written);
+  if (is_unet(opened)) {
+    card.library = written.opens_in.starts_with("lamina alone") ? "" : "diffusers";
+    card.pipeline = "text-to-image";
+    card.openings = unet_openings(written);
+  } else if (written.opens_in.starts_with("lamina alone")) {
     card.library.clear();
   } else if (written.request.form == Form::transformer_lens) {
     card.library = "transformer_lens";
@@ -164,7 +170,7 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
              "AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")",
          .language = "python"});
   }
-  if (written.request.form != Form::transformer_lens)
+  if (written.request.form != Form::transformer_lens && !is_unet(opened))
     card.openings.push_back({.tool = "lamina",
                              .checked = "reopened and compared bit for bit with what was meant",
                              .code = "lamina generate . -p 'Hello'",

@@ -24,6 +24,7 @@ struct Verb {
 
 int run_inspect(int argc, char** argv);
 int run_apply(int argc, char** argv);
+int run_lora_remap(int argc, char** argv);
 int run_tokenize(int argc, char** argv);
 int run_prune(int argc, char** argv);
 int run_eval(int argc, char** argv);

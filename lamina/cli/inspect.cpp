@@ -8,6 +8,8 @@
 #include "lamina/blueprint/absence.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/find_model.h"
+#include "lamina/cli/unet_view.h"
 #include "lamina/export/export.h"
 #include "lamina/image/image.h"
 #include "lamina/plan/mask.h"
@@ -236,7 +238,8 @@ int run_inspect(int argc, char** argv) {
       "inspect");
   std::filesystem::path model;
   bool as_json = false;
-  app.add_option("MODEL", model, "folder, GGUF file, or a PNG that says how it was drawn")->required();
+  app.add_option("MODEL", model, "folder, diffusers pipeline, GGUF file, or a PNG that says how it was drawn")
+      ->required();
   app.add_flag("--json", as_json, "one object on stdout");
   parse(app, argc, argv);
   if (model.extension() == ".png") {
@@ -244,7 +247,13 @@ int run_inspect(int argc, char** argv) {
     print(as_json ? json.dump(2) + "\n" : text_of_picture(json));
     return Status::ok;
   }
-  const Json json = to_json(open(model));
+  const Opened opened = find_model(model).opened;
+  if (is_unet(opened)) {
+    const Json json = unet_json(opened);
+    print(as_json ? json.dump(2) + "\n" : unet_text(json));
+    return Status::ok;
+  }
+  const Json json = to_json(opened);
   print(as_json ? json.dump(2) + "\n" : to_text(json));
   return Status::ok;
 }

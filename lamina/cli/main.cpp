@@ -29,6 +29,7 @@ constexpr Verb kVerbs[] = {
     {"scenes", "how often a text-to-image pipeline draws what captions of generated scenes say", nullptr},
     {"denorm", "fine-tune until no LayerNorm or RMSNorm is needed, and fold them away", nullptr},
     {"apply", "cut by a plan made earlier or by hand", run_apply},
+    {"lora-remap", "a LoRA of a model for the same model after a cut", run_lora_remap},
     {"eval", "perplexity on a text, with its protocol", nullptr},
     {"analyse", "models side by side: attribution, neurons, sinks, calibration, tails", nullptr},
     {"generate", "continue a prompt", nullptr},
