@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What lamina's speed is against: the authors' procedure, transformers, the machine's own matrix products.
 
-    bench/bench.py [search] [decode] [limits] [neurons] [train] [tag]      all of them when none is named; tools/bench builds first
+    bench/bench.py [search] [decode] [limits] [neurons] [train] [tag] [laptop] [unet]      all of them when none is named; tools/bench builds first
     --json FILE                                    the figures and what they were measured on; others in FILE are kept
     --remove 15 --samples 4 --length 128           the search that is timed
     --sentences 400 --rounds 3                     what tagging is timed on, and how often
@@ -502,6 +502,63 @@ def bench_find(atlas, large, neurons=458_752):
     return rows
 
 
+# ---- scores of a U-Net's parts
+
+
+def bench_laptop(args):
+    """All 38 candidates of an SD1.5-shaped U-Net with random weights: one full pass each, one walk with kept streams, and that walk with eight
+    candidates in a batch. One sample, latents of 32 x 32, one thread; what else a run does is not counted."""
+    import diffusers
+    latent = "32x32"
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir="/dev/shm") as folder:
+        unet = pathlib.Path(folder) / "unet"
+        torch.manual_seed(0)
+        diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768).save_pretrained(unet)
+        rounds = []
+        for _ in range(args.rounds):
+            seconds = {}
+            for name, rows in (("full passes", 0), ("kept streams", 1), ("eight rows", 8)):
+                done = json.loads(run("prune", unet, "-o", pathlib.Path(folder) / "out", "--force", "--plan-only", "--json", "--samples", 1, "--heldout", 1,
+                                      "--rerank", 0, "--compare", "none", "--trajectory", 0, "--repeats", 1, "--latent", latent, "--rows", rows))
+                seconds[name] = {"wall": done["seconds"]["scores"], "processor": done["seconds"]["scores, of the processor"]}
+            rounds.append(seconds)
+    ratio = {kind: {name: statistics.median(r[name][kind] / r["full passes"][kind] for r in rounds) for name in ("kept streams", "eight rows")}
+             for kind in ("wall", "processor")}
+    return {"what": f"scores of all 38 parts of an SD1.5-shaped U-Net, latents of {latent}", "rounds": rounds, "ratio": ratio}
+
+
+# ---- a pass of a U-Net, against diffusers
+
+
+def bench_unet(args):
+    """Stable Diffusion 1.5's U-Net with random weights, one latent of 64 x 64, float32, one thread. The sides take turns, each in a process of its
+    own; of each process the first pass, which also reads the weights, is not counted."""
+    import diffusers
+    program = LAMINA.parent / "tests" / "parity" / "unet_forward"
+    with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir="/dev/shm") as folder:
+        unet, inputs = pathlib.Path(folder) / "unet", pathlib.Path(folder) / "in.safetensors"
+        torch.manual_seed(0)
+        diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768).save_pretrained(unet)
+        save_file({"sample": torch.randn(1, 4, 64, 64), "time": torch.tensor([501.0]), "text": torch.randn(1, 77, 768)}, inputs)
+        weights = (unet / "diffusion_pytorch_model.safetensors").stat().st_size
+        commands = {"lamina": [program, unet, inputs, f"{folder}/lamina", "--dtype", "float32", "--passes", "3"],
+                    "diffusers": [sys.executable, "-B", ROOT / "bench" / "unet_reference.py", unet, inputs, f"{folder}/diffusers", "3"]}
+        rounds = []
+        for _ in range(args.rounds):
+            done = {}
+            for name, command in commands.items():
+                with held(args.lock):
+                    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                done[name] = {"seconds": min(made["seconds"][1:]), "processor_seconds": min(made["processor_seconds"][1:]),
+                              "mb_above_weights": (made["peak_bytes"] - made["empty_bytes"] - weights) / 1e6}
+            rounds.append(done)
+        ours, theirs = (load_file(f"{folder}/{name}")["prediction"] for name in commands)
+    over = lambda key: statistics.median(r["diffusers"][key] / r["lamina"][key] for r in rounds)
+    return {"what": "SD1.5's U-Net, random weights, one latent of 64 x 64", "rounds": rounds, "ratio": over("seconds"),
+            "ratio_of_processor_seconds": over("processor_seconds"), "memory": 1 / over("mb_above_weights"),
+            "relative_difference": ((ours - theirs).abs().max() / theirs.abs().max()).item()}
+
+
 def measured(arguments, processor=False):
     """Seconds and peak resident bytes, and processor seconds, by a small process between: ru_maxrss of a child starts
     at its parent's."""
@@ -514,7 +571,7 @@ def measured(arguments, processor=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train", "tag"], default=[])
+    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train", "tag", "laptop", "unet"], default=[])
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--lock", type=pathlib.Path)
     parser.add_argument("--remove", type=int, default=15)
@@ -523,7 +580,7 @@ def main():
     parser.add_argument("--sentences", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    which = args.which or ["limits", "decode", "neurons", "train", "tag", "search"]
+    which = args.which or ["limits", "decode", "neurons", "train", "tag", "laptop", "unet", "search"]
     figures = {"machine": {"processor": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()),
                            "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}}
     if "limits" in which:
@@ -554,6 +611,13 @@ def main():
               f"    first labels that batched PyTorch has otherwise: {max(r['other_first_labels'] for r in f['rounds'])}")
         for row in f["find"]:
             print(f"    find {row['word']}, {row['labels']} labels among {row['neurons']} neurons: {row['seconds']['median'] * 1e3:.0f} ms  (must: 50 ms)", flush=True)
+    if "unet" in which:
+        f = figures["unet"] = bench_unet(args)
+        row = {name: {key: statistics.median(r[name][key] for r in f["rounds"]) for key in f["rounds"][0][name]} for name in ("diffusers", "lamina")}
+        print(f"{f['what']}: diffusers {row['diffusers']['seconds']:.2f} s, lamina {row['lamina']['seconds']:.2f} s: {f['ratio']:.2f}x  (must: 1.0x); of the processor "
+              f"{row['diffusers']['processor_seconds']:.2f} s and {row['lamina']['processor_seconds']:.2f} s: {f['ratio_of_processor_seconds']:.2f}x\n"
+              f"    above the weights {row['diffusers']['mb_above_weights']:.0f} MB and {row['lamina']['mb_above_weights']:.0f} MB: {f['memory']:.2f}  (must: 1); "
+              f"predictions within {f['relative_difference']:.1e}", flush=True)
     if "train" in which:
         figures["train"] = bench_train(args.lock)
         for f in figures["train"]:
@@ -575,6 +639,11 @@ def main():
         print(f"one step of fine-tuning, LoRA of rank 16 on q and v and the classifier, {TRAINED_BATCH} sentences of {row['tokens_a_step']:.0f} tokens in all, float32: "
               f"{row['reference_seconds']:.2f} s against {row['lamina_seconds']:.2f} s of the processor: {row['ratio']:.2f}x  (must: 1.0x)\n"
               f"    peak memory {row['lamina_peak_mb']:.0f} MB against {row['reference_peak_mb']:.0f} MB", flush=True)
+    if "laptop" in which:
+        f = figures["laptop"] = bench_laptop(args)
+        print(f"{f['what']}, of the time of one full pass each: kept streams {f['ratio']['wall']['kept streams']:.2f}, eight candidates in a batch "
+              f"{f['ratio']['wall']['eight rows']:.2f}  (must: 0.6); of the processor's time {f['ratio']['processor']['kept streams']:.2f} and "
+              f"{f['ratio']['processor']['eight rows']:.2f}", flush=True)
     if "search" in which:
         f = figures["search"] = bench_search(args)
         print(f"{f['what']}:\n"
