@@ -276,6 +276,8 @@ int run_prune_unet(int argc, char** argv) {
         "--captions: a file with a caption a line is needed to draw samples; or --pictures scene, or a "
         "folder of pictures");
 
+  check_asked(subject, options);
+
   const std::string hash = subject.opened().checkpoint.hash(watch);
   Json identity = options_to_json(options);
   identity.erase("threads");

@@ -146,6 +146,9 @@ struct UnetFound {
   int64_t true_losses = 0;                                   // plans whose loss was measured
   std::vector<std::pair<std::string, double>> seconds = {};  // by phase
 };
+// Throws Error for what cannot be, before anything is measured: budgets that are malformed or ask for more
+// than all that can go, a layout that this U-Net does not lead to, a solver of one budget with several.
+void check_asked(const Subject& subject, const UnetOptions& options);
 UnetFound find_cut(const Subject& subject, const UnetData& data, const UnetOptions& options,
                    UnetJournal& journal, const Watch& watch);
 

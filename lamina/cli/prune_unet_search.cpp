@@ -37,7 +37,6 @@ class Search {
       : subject_(subject), data_(data), options_(options), journal_(journal), watch_(watch) {
     found_.criterion = laptop::criterion_from_name(options.criterion);
     found_.candidates = laptop::candidates_of(subject.blueprint());
-    if (found_.candidates.empty()) fail("{}: has no part that could go", subject.name());
   }
 
   UnetFound run() {
@@ -249,9 +248,7 @@ class Search {
 
   Choice solved(const Cover& cover) {
     std::optional<Choice> choice;
-    const auto budgets = std::ranges::count_if(found_.least, [](int64_t least) { return least > 0; });
     if (options_.solver == "dynamic") {
-      if (budgets != 1) fail("--solver dynamic: is for one budget; exact solves several at once");
       const auto axis = static_cast<size_t>(
           std::ranges::find_if(found_.least, [](int64_t least) { return least > 0; }) - found_.least.begin());
       choice = laptop::Frontier(cover, {.axis = axis}).at(found_.least[axis]);
@@ -495,6 +492,25 @@ class Search {
 };
 
 }  // namespace
+
+void check_asked(const Subject& subject, const UnetOptions& options) {
+  const Blueprint& blueprint = subject.blueprint();
+  const std::vector<Site> all = blueprint.present();
+  if (all.empty()) fail("{}: has no part that could go", subject.name());
+  if (options.method == "bk-sdm") laptop::handcrafted(blueprint, options.cut);
+  if (const auto layout = layout_from_name(options.layout))
+    unet::choices(subject.opened().checkpoint.config, blueprint, *layout);
+  const int64_t whole = blueprint.parameters(), most = unet::parameters_saved(blueprint, all),
+                least = least_of(options.params, "params", whole);
+  least_of(options.macs, "macs", whole);
+  least_of(options.ms, "ms", whole);
+  if (least > most)
+    fail("--params {}: when all goes that can, {:.1f} % of the parameters stay", options.params,
+         100 * (1 - static_cast<double>(most) / static_cast<double>(whole)));
+  const int budgets = !options.params.empty() + !options.macs.empty() + !options.ms.empty();
+  if (options.solver == "dynamic" && budgets > 1)
+    fail("--solver dynamic: is for one budget; exact solves several at once");
+}
 
 UnetFound find_cut(const Subject& subject, const UnetData& data, const UnetOptions& options,
                    UnetJournal& journal, const Watch& watch) {

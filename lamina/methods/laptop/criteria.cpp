@@ -29,6 +29,13 @@ std::vector<double> plain_means(const BatchScores::PerSample& values) {
   return list;
 }
 
+// What was made under inference mode cannot be kept for a gradient; a copy can.
+Inputs copied(const Inputs& inputs) {
+  Inputs copy{.sample = inputs.sample.clone(), .time = inputs.time.clone(), .text = inputs.text.clone()};
+  for (const auto& [name, tensor] : inputs.added) copy.added[name] = tensor.clone();
+  return copy;
+}
+
 }  // namespace
 
 std::string_view criterion_name(Criterion criterion) {
@@ -108,6 +115,7 @@ std::vector<double> magnitudes(const Checkpoint& checkpoint, const Blueprint& bl
 
 std::vector<double> taylor(const Opened& opened, std::span<const Site> candidates,
                            const Calibration& calibration, const Watch& watch) {
+  const InferenceMode off(false);
   const Blueprint& blueprint = opened.blueprint;
   Weights::Options options;
   std::vector<std::pair<int, Tensor>> leaves;  // of which part
@@ -123,7 +131,8 @@ std::vector<double> taylor(const Opened& opened, std::span<const Site> candidate
     if (watch.stop.stop_requested()) throw Stopped{};
     if (!batch.target.defined())
       fail("the criterion taylor needs to know what the denoiser is to say, and these samples do not");
-    const Tensor loss = (model->run(batch.inputs) - batch.target).square().flatten(1).mean(1).sum();
+    const Tensor loss =
+        (model->run(copied(batch.inputs)) - batch.target.clone()).square().flatten(1).mean(1).sum();
     torch::autograd::backward({loss});
     watch.report({.phase = "gradients",
                   .done = ++done,

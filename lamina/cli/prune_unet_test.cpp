@@ -1,0 +1,172 @@
+// The verb as a user runs it, on a small U-Net: budgets hold, what is written is what was meant, a run that
+// was stopped goes on.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "lamina/base/file.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/prune_unet.h"
+#include "tests/laws/tiny.h"
+
+namespace lamina::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// As Stable Diffusion 1, narrow.
+Json four_stages() {
+  Json config = unet::published_config("sd1.5");
+  config["block_out_channels"] = {8, 16, 16, 16};
+  config["attention_head_dim"] = 2;
+  config["cross_attention_dim"] = 12;
+  config["norm_num_groups"] = 4;
+  config["sample_size"] = 8;
+  return config;
+}
+
+class PruneUnet : public testing::Test {
+ protected:
+  PruneUnet() {
+    const Architecture& architecture = architecture_of({{"_class_name", "UNet2DConditionModel"}}, "test");
+    tiny::InMemory made =
+        tiny::random_checkpoint(architecture, {.dtype = at::kFloat, .config = four_stages()});
+    made.checkpoint.shards[0].name = "diffusion_pytorch_model.safetensors";
+    tiny::write(made, folder_ / "unet");
+  }
+  // Throws what the verb throws.
+  int run(std::vector<std::string> words) const {
+    const std::vector<std::string> usual = {"--samples",
+                                            "3",
+                                            "--heldout",
+                                            "2",
+                                            "--rerank",
+                                            "4",
+                                            "--refine",
+                                            "4",
+                                            "--rerank-samples",
+                                            "2",
+                                            "--repeats",
+                                            "1",
+                                            "--trajectory-steps",
+                                            "2",
+                                            "-q",
+                                            "-o",
+                                            out()};
+    words.insert(words.begin(), {"prune", (folder_ / "unet").string()});
+    words.insert(words.end(), usual.begin(), usual.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    testing::internal::CaptureStdout();
+    const auto ended = [] { return testing::internal::GetCapturedStdout(); };
+    try {
+      const int status = run_prune_unet(static_cast<int>(argv.size()), argv.data());
+      ended();
+      return status;
+    } catch (...) {
+      ended();
+      throw;
+    }
+  }
+  std::string out() const { return (folder_ / "out").string(); }
+  Json report() const { return parse_json(read_file(folder_ / "out" / "report.json"), "report"); }
+  Plan plan() const {
+    return plan_from_json(parse_json(read_file(folder_ / "out" / "plan.json"), "plan"), "plan");
+  }
+
+  tests::Folder folder_;
+};
+
+TEST_F(PruneUnet, HoldsItsBudgetsAndWritesWhatSkippingComputes) {
+  ASSERT_EQ(run({"--params", "60%", "--macs", "85%"}), 0);
+  const Opened before = open(folder_ / "unet"), after = open(folder_ / "out");
+  EXPECT_LE(static_cast<double>(after.blueprint.parameters()),
+            0.6 * static_cast<double>(before.blueprint.parameters()));
+  const unet::Config config = unet::read_config(before.checkpoint.config, "test");
+  const unet::Shape2d shape{.height = 8, .width = 8};
+  EXPECT_LE(unet::macs(config, after.blueprint, shape).total(),
+            0.85 * unet::macs(config, before.blueprint, shape).total());
+
+  const auto whole = build_model(before), cut = build_model(after);
+  Skip skip(before.blueprint, plan());
+  const Inputs inputs{
+      .sample = random_normal({1, 4, 8, 8}, 1), .time = at::ones({1}), .text = random_normal({1, 5, 12}, 2)};
+  EXPECT_TRUE(at::equal(whole->run(inputs, skip), cut->run(inputs)));
+  EXPECT_THAT(read_file(folder_ / "out" / "report.html"), testing::HasSubstr("What each part is worth"));
+  EXPECT_FALSE(fs::exists(folder_ / "out" / "search"));
+}
+
+TEST_F(PruneUnet, SameSeedSamePlanAndScores) {
+  ASSERT_EQ(run({"--params", "50%"}), 0);
+  const Plan first = plan();
+  ASSERT_EQ(run({"--params", "50%", "--force"}), 0);
+  EXPECT_EQ(to_json(first).at("edits"), to_json(plan()).at("edits"));
+}
+
+TEST_F(PruneUnet, EveryMethodAndSolverEndsInAPlan) {
+  for (const char* method : {"bk-sdm", "magnitude", "taylor", "block-influence", "random"}) {
+    ASSERT_EQ(run({"--method", method, "--plan-only", "--force", "--compare", "none", "--trajectory", "0"}),
+              0)
+        << method;
+    EXPECT_FALSE(plan().edits.empty());
+    EXPECT_FALSE(fs::exists(folder_ / "out" / "config.json"));
+  }
+  for (const char* solver : {"dynamic", "greedy-loss", "greedy-ratio"}) {
+    ASSERT_EQ(run({"--solver", solver, "--criterion", "guided", "--plan-only", "--force", "--compare", "none",
+                   "--trajectory", "0"}),
+              0);
+    EXPECT_FALSE(plan().edits.empty());
+  }
+}
+
+TEST_F(PruneUnet, StockLayoutsOpenWithoutAKeyOfOurs) {
+  for (const char* layout : {"exact", "stock", "bk-base"}) {
+    ASSERT_EQ(run({"--layout", layout, "--params", "90%", "--force", "--trajectory", "1"}), 0) << layout;
+    const Opened after = open(folder_ / "out");
+    EXPECT_FALSE(after.checkpoint.config.contains(std::string(unet::kRemoved))) << layout;
+    EXPECT_LE(static_cast<double>(after.blueprint.parameters()),
+              0.9 * static_cast<double>(open(folder_ / "unet").blueprint.parameters()))
+        << layout;
+  }
+}
+
+TEST_F(PruneUnet, GoesOnFromItsJournal) {
+  ASSERT_EQ(run({"--params", "50%"}), 0);
+  const Plan whole = plan();
+  // No layout of stock configs goes so far; what was scored before that was known is kept.
+  EXPECT_THROW(run({"--params", "25%", "--layout", "exact", "--force"}), Error);
+  const fs::path work = folder_ / "out.partial" / "search" / "journal.jsonl";
+  ASSERT_TRUE(fs::exists(work));
+  EXPECT_THROW(run({"--params", "50%", "--force", "--resume"}), Error);  // it was another run
+  ASSERT_EQ(run({"--params", "50%", "--force"}), 0);
+  EXPECT_EQ(to_json(whole).at("edits"), to_json(plan()).at("edits"));
+}
+
+TEST_F(PruneUnet, AJournalWithoutItsLastLineIsReadUpToIt) {
+  const fs::path path = folder_ / "journal.jsonl";
+  const Json identity = {{"seed", 1}};
+  {
+    UnetJournal journal(path, identity, {});
+    journal.add("a", 1.5);
+    journal.add("b", Json::array({1, nullptr}));
+  }
+  const std::string text = read_file(path);
+  write_file(path, text + "{\"key\":\"c\",\"val");
+  UnetJournal again(path, identity, {.resume = true});
+  ASSERT_TRUE(again.find("b"));
+  EXPECT_EQ(again.find("a")->get<double>(), 1.5);
+  EXPECT_FALSE(again.find("c"));
+  EXPECT_EQ(read_file(path), text);
+  EXPECT_THROW(UnetJournal(path, {{"seed", 2}}, {.resume = true}), Error);
+}
+
+TEST_F(PruneUnet, SaysWhatCannotBe) {
+  EXPECT_THROW(run({"--params", "2%"}), Error);
+  EXPECT_THROW(run({"--params", "half"}), Error);
+  EXPECT_THROW(run({"--params", "50%", "--macs", "70%", "--solver", "dynamic"}), Error);
+  EXPECT_THROW(run({"--method", "taylor", "--criterion", "output"}), Error);
+  EXPECT_THROW(run({"--layout", "bk-huge"}), Error);
+  EXPECT_THROW(run({"--latent", "8"}), Error);
+}
+
+}  // namespace
+}  // namespace lamina::cli
