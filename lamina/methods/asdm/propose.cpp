@@ -1,0 +1,139 @@
+#include "lamina/methods/asdm/propose.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+
+namespace lamina::asdm {
+
+namespace {
+
+// How many stages lie between a part's and the nearer end of the walk.
+int depth_of(const Blueprint& blueprint, const Part& part) {
+  return std::min(part.block, static_cast<int>(blueprint.stages.size()) - 1 - part.block);
+}
+
+void carry_out(Blueprint& blueprint, const Choice& choice) {
+  Part& part = blueprint.parts[static_cast<size_t>(choice.site.index)];
+  if (choice.windows)
+    part.windows = choice.windows;
+  else
+    part.present = false;
+}
+
+// What is chosen for each part; a cut takes the place of windows.
+using Chosen = std::map<int, const Choice*>;
+
+double cost_of(const Blueprint& blueprint, const Chosen& chosen,
+               const std::function<double(const Blueprint&)>& cost) {
+  Blueprint changed = blueprint;
+  for (const auto& [part, choice] : chosen) carry_out(changed, *choice);
+  return cost(changed);
+}
+
+// Takes back what the budget holds without, the greatest loss first.
+void drop_superfluous(Chosen& chosen, const std::function<bool(const Chosen&)>& holds) {
+  std::vector<int> order;
+  for (const auto& [part, choice] : chosen) order.push_back(part);
+  std::ranges::sort(order, [&](int a, int b) { return chosen.at(a)->loss > chosen.at(b)->loss; });
+  for (int part : order) {
+    Chosen without = chosen;
+    without.erase(part);
+    if (holds(without)) chosen = std::move(without);
+  }
+}
+
+Plan plan_of(const Blueprint& blueprint, const Chosen& chosen, const ProposeOptions& options) {
+  Plan plan;
+  for (const auto& [part, choice] : chosen) {
+    const std::string& path = blueprint.parts[static_cast<size_t>(part)].path;
+    if (choice->windows)
+      plan.edits.emplace_back(Regional{.site = path, .windows = *choice->windows});
+    else
+      plan.edits.emplace_back(Cut{path, choice->loss});
+  }
+  if (!options.inherit) return plan;
+  for (Inherit& inherit : heirs(blueprint, plan, options.inheritance))
+    plan.edits.emplace_back(std::move(inherit));
+  return plan;
+}
+
+}  // namespace
+
+std::vector<Choice> priced(const Model& model, std::span<const Regional> edits,
+                           std::span<const Inputs> samples, const Watch& watch) {
+  if (samples.empty()) fail("windows are priced on samples, and there is none");
+  const Blueprint& blueprint = model.blueprint();
+  std::vector<Choice> choices;
+  std::vector<double> counts(edits.size(), 0);
+  for (const Regional& edit : edits)
+    choices.push_back({.site = blueprint.site(edit.site), .windows = edit.windows});
+  const InferenceMode evaluating;
+  double done = 0;
+  for (const Inputs& inputs : samples) {
+    const Tensor answer = model.run(inputs);
+    for (size_t i = 0; i < edits.size(); ++i) {
+      if (watch.stop.stop_requested()) throw Stopped{};
+      Preview preview(blueprint, {.edits = {edits[i]}});
+      const Tensor error = (model.run(inputs, preview) - answer).to(at::kDouble).square();
+      choices[i].loss += error.sum().item<double>();
+      counts[i] += static_cast<double>(error.numel());
+      watch.report({.phase = "windows",
+                    .done = ++done,
+                    .total = static_cast<double>(samples.size() * edits.size()),
+                    .detail = edits[i].site});
+    }
+  }
+  for (size_t i = 0; i < choices.size(); ++i) choices[i].loss /= counts[i];
+  return choices;
+}
+
+Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,
+                 const std::function<double(const Blueprint&)>& cost, const ProposeOptions& options) {
+  if (!(options.keep > 0) || options.keep >= 1)
+    fail("the share of the cost that may stay is between 0 and 1, not {}", options.keep);
+  Proposal proposal;
+  proposal.whole = cost(blueprint);
+  const double budget = options.keep * proposal.whole;
+  struct Ranked {
+    const Choice* choice;
+    int depth;
+    double ratio;  // cost saved for each unit of loss
+  };
+  std::vector<Ranked> ranked;
+  for (const Choice& choice : choices) {
+    const Part& part = blueprint.part(choice.site);
+    if (!part.present || !(choice.windows ? options.regional : options.cut)) continue;
+    const double saved = proposal.whole - cost_of(blueprint, {{choice.site.index, &choice}}, cost);
+    if (saved <= 0) continue;
+    const double ratio = choice.loss > 0 ? saved / choice.loss : std::numeric_limits<double>::infinity();
+    ranked.push_back({&choice, std::max(depth_of(blueprint, part), options.outer - 1), ratio});
+  }
+  std::sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) {
+    return a.depth != b.depth   ? a.depth < b.depth
+           : a.ratio != b.ratio ? a.ratio > b.ratio
+                                : a.choice < b.choice;
+  });
+  const size_t all = blueprint.present().size();
+  const auto holds = [&](const Chosen& chosen) { return cost_of(blueprint, chosen, cost) <= budget; };
+  Chosen chosen;
+  for (const Ranked& one : ranked) {
+    if (holds(chosen)) break;
+    const Choice*& now = chosen[one.choice->site.index];
+    if (!now || !one.choice->windows) now = one.choice;
+    const auto cuts = std::ranges::count_if(chosen, [](const auto& entry) { return !entry.second->windows; });
+    if (static_cast<size_t>(cuts) == all) chosen.erase(one.choice->site.index);  // something must stay
+  }
+  proposal.reached = holds(chosen);
+  if (proposal.reached) drop_superfluous(chosen, holds);
+  proposal.cost = cost_of(blueprint, chosen, cost);
+  for (const auto& [part, choice] : chosen) proposal.loss += choice->loss;
+  proposal.plan = plan_of(blueprint, chosen, options);
+  proposal.plan.provenance = {{"method", "asdm"}};
+  return proposal;
+}
+
+}  // namespace lamina::asdm

@@ -1,0 +1,96 @@
+#include "lamina/methods/asdm/propose.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "lamina/methods/asdm/asdm_test.h"
+
+namespace lamina::asdm {
+namespace {
+
+class Proposing : public testing::Test {
+ protected:
+  tiny::Tiny whole_{unet_architecture(), {.config = four_stages()}};
+  const Blueprint& blueprint() const { return whole_.opened.blueprint; }
+  const unet::Config config_ = unet::read_config(whole_.opened.checkpoint.config, "test");
+
+  double macs(const Blueprint& b) const { return unet::macs(config_, b, {}).total(); }
+  // Every part with the same loss.
+  std::vector<Choice> choices() const {
+    std::vector<Choice> all;
+    for (Site site : blueprint().present()) {
+      all.push_back({.site = site, .loss = 1});
+      if (blueprint().part(site).map_heads > 0)
+        all.push_back({.site = site, .windows = Windows{.window = 16, .pool = 4}, .loss = 0.1});
+    }
+    return all;
+  }
+  Proposal proposed(const ProposeOptions& options) const {
+    return propose(blueprint(), choices(), [&](const Blueprint& b) { return macs(b); }, options);
+  }
+};
+
+TEST_F(Proposing, TheBudgetHoldsAndTheCostIsThatOfTheModel) {
+  for (double keep : {0.9, 0.78, 0.5}) {
+    const Proposal proposal = proposed({.keep = keep, .inherit = false});
+    EXPECT_TRUE(proposal.reached);
+    EXPECT_LE(proposal.cost, keep * proposal.whole);
+    EXPECT_EQ(macs(edited(whole_.opened, proposal.plan).blueprint), proposal.cost);
+  }
+}
+
+TEST_F(Proposing, OuterStagesGoFirst) {
+  const Proposal proposal = proposed({.keep = 0.9, .outer = 1});
+  for (const Edit& edit : proposal.plan.edits) {
+    const std::string& site = std::visit([](const auto& e) -> const std::string& { return e.site; }, edit);
+    EXPECT_TRUE(site.starts_with("down_blocks.0.") || site.starts_with("up_blocks.3.")) << site;
+  }
+}
+
+TEST_F(Proposing, EachPartAlone) {
+  const auto kinds = [](const Plan& plan) {
+    std::array<size_t, 3> count{};
+    for (const Edit& edit : plan.edits) {
+      count[0] += std::holds_alternative<Cut>(edit);
+      count[1] += std::holds_alternative<Regional>(edit);
+      count[2] += std::holds_alternative<Inherit>(edit);
+    }
+    return count;
+  };
+  const auto cut = kinds(proposed({.keep = 0.6, .regional = false, .inherit = false}).plan);
+  EXPECT_GT(cut[0], 0u);
+  EXPECT_EQ(cut[1] + cut[2], 0u);
+  const Proposal windows = proposed({.keep = 0.999, .cut = false});
+  EXPECT_GT(kinds(windows.plan)[1], 0u);
+  EXPECT_EQ(kinds(windows.plan)[0] + kinds(windows.plan)[2], 0u);
+  const auto both = kinds(proposed({.keep = 0.6, .regional = false}).plan);
+  EXPECT_EQ(both[0], cut[0]);
+  EXPECT_GT(both[2], 0u);
+  EXPECT_FALSE(proposed({.keep = 0.1, .cut = false}).reached);
+}
+
+TEST_F(Proposing, NothingIsDoneThatTheBudgetHoldsWithout) {
+  const Proposal proposal = proposed({.keep = 0.7, .inherit = false});
+  for (size_t i = 0; i < proposal.plan.edits.size(); ++i) {
+    Plan without = proposal.plan;
+    without.edits.erase(without.edits.begin() + static_cast<std::ptrdiff_t>(i));
+    EXPECT_GT(macs(edited(whole_.opened, without).blueprint), 0.7 * proposal.whole);
+  }
+}
+
+TEST_F(Proposing, WindowsArePricedByWhatTheyChange) {
+  const std::vector<Inputs> samples = {inputs_for(four_stages(), 2, 3)};
+  const std::vector<Regional> edits = {
+      {.site = "down_blocks.0.attentions.0", .windows = {.window = 4, .pool = 2}},
+      {.site = "down_blocks.0.attentions.1", .windows = {.window = 8, .pool = 2}}};
+  const std::vector<Choice> prices = priced(*whole_.model, edits, samples);
+  const Tensor moved =
+      answer(edited(whole_.opened, {.edits = {edits[0]}}), samples[0]) - answer(whole_.opened, samples[0]);
+  EXPECT_EQ(prices[0].loss, moved.square().sum().item<double>() / static_cast<double>(moved.numel()));
+  EXPECT_EQ(prices[1].loss, 0);  // one window is the whole map
+}
+
+}  // namespace
+}  // namespace lamina::asdm

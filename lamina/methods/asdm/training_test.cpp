@@ -1,0 +1,136 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "lamina/methods/asdm/asdm_test.h"
+#include "lamina/methods/asdm/incubation.h"
+#include "lamina/methods/asdm/semantic.h"
+#include "lamina/tensor/autograd.h"
+
+namespace lamina::asdm {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Noise as data: pure functions of the position.
+class Noise : public Batches {
+ public:
+  Batch at(int64_t first, int64_t count) const override {
+    std::vector<Tensor> samples, texts, targets;
+    std::vector<double> times;
+    for (int64_t i = first; i < first + count; ++i) {
+      const auto seed = static_cast<uint64_t>(3 * i);
+      samples.push_back(random_normal({1, 4, 8, 8}, seed).to(at::kDouble));
+      texts.push_back(random_normal({1, 5, 12}, seed + 1).to(at::kDouble));
+      targets.push_back(random_normal({1, 4, 8, 8}, seed + 2).to(at::kDouble));
+      times.push_back(static_cast<double>((i * 37) % 1000));
+    }
+    return {.inputs = {.sample = at::cat(samples),
+                       .time = at::tensor(times, at::kDouble),
+                       .text = at::cat(texts)},
+            .targets = at::cat(targets),
+            .first = first};
+  }
+  int64_t samples_per_epoch() const override { return 64; }
+  std::string digest() const override { return "noise"; }
+};
+
+class Incubating : public testing::Test {
+ protected:
+  tiny::Tiny whole_{unet_architecture(), {.config = four_stages()}};
+  const Opened& opened() const { return whole_.opened; }
+  static Plan plan() {
+    return tiny::cuts({"up_blocks.2.attentions.1", "down_blocks.1.resnets.1", "mid_block.attentions.0"});
+  }
+};
+
+TEST_F(Incubating, StagesAreThoseOfThePlanInTheOrderOfTheWalk) {
+  EXPECT_THAT(stages_of(plan(), opened().blueprint),
+              ElementsAre("down_blocks.1", "mid_block", "up_blocks.2"));
+  const Plan one = restricted(plan(), opened().blueprint, {"mid_block"});
+  ASSERT_EQ(one.edits.size(), 1u);
+  EXPECT_EQ(std::get<Cut>(one.edits[0]).site, "mid_block.attentions.0");
+  EXPECT_TRUE(of_stage("down_blocks.1.resnets.0.conv1.weight", "down_blocks.1"));
+  EXPECT_FALSE(of_stage("down_blocks.10.resnets.0.conv1.weight", "down_blocks.1"));
+}
+
+TEST_F(Incubating, AHybridWithAnUntouchedStageIsTheTeacherToTheBit) {
+  const Inputs inputs = inputs_for(four_stages(), 2, 3);
+  const Opened hybrid =
+      edited(opened(), restricted(plan(), opened().blueprint, {"down_blocks.0", "up_blocks.3"}));
+  EXPECT_TRUE(at::equal(answer(hybrid, inputs), answer(opened(), inputs)));
+}
+
+TEST_F(Incubating, OnlyTheStageLearnsAndTheWholeIsMadeOfThem) {
+  const Noise data;
+  const std::shared_ptr<const Model> teacher = build_model(opened(), {.dtype = at::kDouble});
+  for (Incubation order : {Incubation::independent, Incubation::sequential}) {
+    const IncubationOptions options{
+        .order = order,
+        .train = {.steps = 6, .batch = 4, .learning_rate = 3e-3},
+        .teaching = {.task = 0, .output = 1, .feature = 0, .mode = FeatureMode::none, .look_every = 0},
+        .dtype = at::kDouble};
+    const Incubated done = incubate(opened(), teacher, plan(), {.train = data}, options, *alone());
+    ASSERT_EQ(done.stages.size(), 3u);
+    for (const IncubatedStage& stage : done.stages)
+      EXPECT_LT(stage.after, stage.before) << incubation_name(order) << " " << stage.stage;
+    const Opened plain = edited(opened(), plan());
+    for (const Stored& stored : done.opened.checkpoint.tensors) {
+      const bool learnt = std::ranges::any_of(
+          done.stages, [&](const IncubatedStage& stage) { return of_stage(stored.name, stage.stage); });
+      const bool same =
+          at::equal(load(stored, at::kDouble), load(*plain.checkpoint.find(stored.name), at::kDouble));
+      if (!learnt) {
+        EXPECT_TRUE(same) << stored.name;
+      }
+      if (learnt && stored.name.ends_with("conv1.weight")) {
+        EXPECT_FALSE(same) << stored.name;
+      }
+    }
+    const Inputs inputs = inputs_for(four_stages(), 2, 3);
+    const Tensor wanted = answer(opened(), inputs);
+    EXPECT_LT((answer(done.opened, inputs) - wanted).square().mean().item<double>(),
+              (answer(plain, inputs) - wanted).square().mean().item<double>());
+  }
+  EXPECT_THAT(tests::refusal([&] { incubate(opened(), teacher, {}, {.train = data}, {}, *alone()); }),
+              HasSubstr("nothing to incubate"));
+}
+
+// Any model with a read_out says what pictures mean; here one that reads three channels.
+class Semantics : public testing::Test {
+ protected:
+  tiny::Tiny features_{architecture_of({{"architectures", {"LaminaSceneScorer"}}}, "test")};
+};
+
+TEST_F(Semantics, TheGradientIsTheStudentsAlone) {
+  const std::shared_ptr<const Model> features = build_model(features_.opened, {.dtype = at::kDouble});
+  const auto loss = semantic_loss({.features = features});
+  const Tensor student = random_normal({2, 3, 32, 32}, 1).to(at::kDouble).set_requires_grad(true);
+  const Tensor teacher = random_normal({2, 3, 32, 32}, 2).to(at::kDouble).set_requires_grad(true);
+  const Tensor alpha_bar = at::tensor({0.9, 0.1}, at::kDouble).view({2, 1, 1, 1});
+  const Tensor apart = loss(student, teacher, alpha_bar);
+  EXPECT_GT(apart.item<double>(), 0);
+  apart.backward();
+  EXPECT_GT(student.grad().abs().max().item<double>(), 0);
+  EXPECT_FALSE(teacher.grad().defined());
+  EXPECT_LT(std::abs(loss(teacher.detach(), teacher, alpha_bar).item<double>()), 1e-12);
+}
+
+TEST_F(Semantics, TimesOfMuchNoiseWeighLittle) {
+  const std::shared_ptr<const Model> features = build_model(features_.opened, {.dtype = at::kDouble});
+  const Tensor student = random_normal({1, 3, 32, 32}, 1).to(at::kDouble),
+               teacher = random_normal({1, 3, 32, 32}, 2).to(at::kDouble);
+  const auto at_alpha = [&](double alpha, TimeWeight weight) {
+    return semantic_loss({.features = features, .weight = weight})(student, teacher,
+                                                                   at::full({1, 1, 1, 1}, alpha, at::kDouble))
+        .item<double>();
+  };
+  EXPECT_NEAR(at_alpha(0.2, TimeWeight::alpha_bar), 0.2 * at_alpha(1, TimeWeight::alpha_bar), 1e-12);
+  EXPECT_EQ(at_alpha(0.2, TimeWeight::one), at_alpha(1, TimeWeight::one));
+}
+
+}  // namespace
+}  // namespace lamina::asdm
