@@ -59,13 +59,13 @@ TEST_F(Proposing, EachPartAlone) {
     }
     return count;
   };
-  const auto cut = kinds(proposed({.keep = 0.6, .regional = false, .inherit = false}).plan);
+  const auto cut = kinds(proposed({.keep = 0.1, .regional = false, .inherit = false}).plan);
   EXPECT_GT(cut[0], 0u);
   EXPECT_EQ(cut[1] + cut[2], 0u);
   const Proposal windows = proposed({.keep = 0.999, .cut = false});
   EXPECT_GT(kinds(windows.plan)[1], 0u);
   EXPECT_EQ(kinds(windows.plan)[0] + kinds(windows.plan)[2], 0u);
-  const auto both = kinds(proposed({.keep = 0.6, .regional = false}).plan);
+  const auto both = kinds(proposed({.keep = 0.1, .regional = false}).plan);
   EXPECT_EQ(both[0], cut[0]);
   EXPECT_GT(both[2], 0u);
   EXPECT_FALSE(proposed({.keep = 0.1, .cut = false}).reached);

@@ -75,7 +75,7 @@ TEST_F(Repair, AConstantIsMadeGoodInFrontOfTheGapOrBesideIt) {
     const Opened teacher = adding_constants(opened(), std::string(part) + map);
     const auto model = build_model(teacher, {.dtype = at::kDouble});
     const Repaired repaired = repair(cut(teacher, {part}), *model, samples(teacher.checkpoint.config, 4), {});
-    EXPECT_GT(repaired.before, 1e-6);
+    EXPECT_GT(repaired.before, 1e-8);
     EXPECT_LT(repaired.after, 1e-16 * repaired.before) << part;
     EXPECT_LT(repaired.fitted_after, 1e-16 * repaired.fitted_before) << part;
     ASSERT_FALSE(repaired.rows.empty());
