@@ -34,6 +34,7 @@ int run_draw(int argc, char** argv);
 int run_forward(int argc, char** argv);
 int run_verify(int argc, char** argv);
 int run_heal(int argc, char** argv);
+int run_repair(int argc, char** argv);
 int run_train(int argc, char** argv);
 int run_scenes(int argc, char** argv);
 int run_denorm(int argc, char** argv);

@@ -13,6 +13,7 @@ namespace {
 constexpr Verb kVerbs[] = {
     {"prune", "", run_prune},
     {"heal", "", run_heal},
+    {"repair", "", run_repair},
     {"train", "", run_train},
     {"scenes", "", run_scenes},
     {"denorm", "", run_denorm},

@@ -25,6 +25,7 @@ constexpr Verb kVerbs[] = {
     {"inspect", "parts, shapes, parameters, FLOPs, KV bytes, what can be cut and exported", run_inspect},
     {"prune", "find the parts that matter least, cut them, write a smaller model", nullptr},
     {"heal", "fine-tune or distil a model: all of it or adapters, resumable", nullptr},
+    {"repair", "a cut denoiser, by least squares: the maps behind what is gone, without training", nullptr},
     {"train", "a small model from nothing, as a JSON file says", nullptr},
     {"scenes", "how often a text-to-image pipeline draws what captions of generated scenes say", nullptr},
     {"denorm", "fine-tune until no LayerNorm or RMSNorm is needed, and fold them away", nullptr},

@@ -27,8 +27,8 @@ constexpr const char* kWork = "search";  // what a run that was stopped leaves
 constexpr const char* kUnet = "unet";
 
 const std::vector<std::string>& denoiser_methods() {
-  static const std::vector<std::string> names = {"laptop", "bk-sdm",          "magnitude",
-                                                 "taylor", "block-influence", "random"};
+  static const std::vector<std::string> names = {"laptop",          "asdm",  "bk-sdm", "magnitude", "taylor",
+                                                 "block-influence", "random"};
   return names;
 }
 
@@ -43,9 +43,9 @@ bool is_denoiser(const fs::path& path) {
 }
 
 std::string criterion_of(const std::string& method, const std::string& asked) {
-  const std::string own = method == "laptop" || method == "bk-sdm" ? "output"
-                          : method == "block-influence"            ? "influence"
-                                                                   : method;
+  const std::string own = method == "laptop" || method == "asdm" || method == "bk-sdm" ? "output"
+                          : method == "block-influence"                                ? "influence"
+                                                                                       : method;
   if (asked.empty()) return own;
   if (method != "laptop" && asked != own)
     fail("--criterion {}: {} judges by its own ({}); laptop takes any", asked, method, own);
@@ -115,7 +115,10 @@ std::string summary_text(const UnetRun& run, const report::Report& report, const
 
 Json summary_json(const UnetRun& run, const report::Report& report, const fs::path& target) {
   Json json = {{"output", shown(target)}, {"removed", Json::array()}, {"figures", Json::object()}};
-  for (const Edit& edit : run.plan.edits) json["removed"].push_back(std::get<Cut>(edit).site);
+  for (const Edit& edit : run.plan.edits) {
+    if (const auto* cut = std::get_if<Cut>(&edit)) json["removed"].push_back(cut->site);
+  }
+  if (!run.found.beside.empty()) json["edits"] = lamina::to_json(Plan{.edits = run.found.beside}).at("edits");
   for (const report::Figure& figure : report.verdict.figures)
     json["figures"][figure.name] = {{"before", figure.before}, {"after", figure.after}};
   json["seconds"] = Json::object();
@@ -133,7 +136,7 @@ bool names_denoiser(int argc, char** argv) {
       ++i;
     } else if (word == "--method" && i + 1 < argc) {
       // Methods of denoisers alone; the others are known by what is pruned.
-      for (const char* name : {"laptop", "bk-sdm", "taylor", "block-influence"})
+      for (const char* name : {"laptop", "asdm", "bk-sdm", "taylor", "block-influence"})
         if (std::string_view(argv[i + 1]) == name) return true;
       ++i;
     } else if (!word.starts_with('-') && is_denoiser(word)) {
@@ -200,6 +203,24 @@ int run_prune_unet(int argc, char** argv) {
   app.add_option("--seed", options.seed, "of noise, times and random plans")
       ->capture_default_str()
       ->group(what);
+  const char* parts = "Of --method asdm";
+  bool no_cuts = false, no_regional = false, no_experts = false;
+  app.add_flag("--no-cuts", no_cuts, "no part goes")->group(parts);
+  app.add_flag("--no-regional", no_regional, "no windows for attention over large maps")->group(parts);
+  app.add_flag("--no-experts", no_experts, "no kernels inherited from ResNets that go")->group(parts);
+  app.add_option("--window", options.window, "side of a window, in tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024))
+      ->group(parts);
+  app.add_option("--cell", options.cell, "side of the cells that stand for the rest of the map; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024))
+      ->group(parts);
+  app.add_option("--regional-side", options.regional_side,
+                 "maps of so many tokens a side or more get windows")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096))
+      ->group(parts);
   const char* data = "Data";
   app.add_option("--captions", captions_file, "a caption a line")->group(data);
   app.add_option("--pictures", options.pictures,
@@ -251,6 +272,16 @@ int run_prune_unet(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1000))
       ->group(how);
+  app.add_option("--study", options.study,
+                 "random plans of 2 to 14 parts, measured: how far each criterion can be trusted; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100000))
+      ->group(how);
+  app.add_option("--subsets", options.subsets,
+                 "of so many parts every subset is measured, and the best plan held against ours; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 16))
+      ->group(how);
   app.add_flag("--resume", resume, "go on from where a stopped run of the same command was")->group(how);
   const char* result = "What is written";
   app.add_flag("--plan-only", plan_only, "plan and report, no model")->group(result);
@@ -260,6 +291,11 @@ int run_prune_unet(int argc, char** argv) {
   parse(app, argc, argv);
 
   options.threads = thread_count(static_cast<int>(options.threads));
+  options.cuts = !no_cuts, options.regional = !no_regional, options.experts = !no_experts;
+  if (options.method == "asdm" && options.layout != "any")
+    fail("--method asdm: what it does beside cutting has no stock config; leave --layout out");
+  if (options.method == "asdm" && options.params.empty() && options.macs.empty() && options.ms.empty())
+    options.macs = "78%";
   options.criterion = criterion_of(options.method, options.criterion);
   check_options(options);
   if (options.params.empty() && options.macs.empty() && options.ms.empty() && options.method != "bk-sdm")
@@ -298,6 +334,7 @@ int run_prune_unet(int argc, char** argv) {
       .found = found,
       .plan = laptop::plan_of(subject.blueprint(), found.candidates, found.chosen.removed, found.values),
       .command = command_line(argc, argv, "prune")};
+  for (const Edit& edit : found.beside) run.plan.edits.push_back(edit);
   run.plan.provenance = {{"lamina", version_text()},
                          {"method", options_to_json(options)},
                          {"model", {{"name", subject.name()}, {"sha256", hash}}},

@@ -15,6 +15,7 @@
 #include "lamina/family/unet.h"
 #include "lamina/family/unet_layout.h"
 #include "lamina/methods/laptop/laptop.h"
+#include "lamina/methods/laptop/study.h"
 #include "lamina/report/report.h"
 
 namespace lamina::cli {
@@ -30,6 +31,9 @@ struct UnetOptions {
   int64_t samples = 64, heldout = 16, batch = 1, draw_steps = 10, rows = 8, threads = 1, repeats = 5,
           seed = 0;
   int64_t rerank = 50, rerank_samples = 8, refine = 50, trajectory = 1, trajectory_steps = 10;
+  int64_t study = 0, subsets = 0;
+  bool cuts = true, regional = true, experts = true;  // of asdm
+  int64_t window = 16, cell = 4, regional_side = 64;
 
   template <class V>
   void fields(V& visit) {
@@ -57,6 +61,14 @@ struct UnetOptions {
     visit(refine, "refine", "");
     visit(trajectory, "trajectory", "");
     visit(trajectory_steps, "trajectory-steps", "");
+    visit(study, "study", "");
+    visit(subsets, "subsets", "");
+    visit(cuts, "cuts", "");
+    visit(regional, "regional", "");
+    visit(experts, "experts", "");
+    visit(window, "window", "");
+    visit(cell, "cell", "");
+    visit(regional_side, "regional-side", "");
   }
 };
 
@@ -133,6 +145,7 @@ struct UnetFound {
   laptop::Prices prices = {};
   std::vector<int64_t> least = {};
   PlanRow chosen = {};
+  std::vector<Edit> beside = {};  // of the chosen plan, what is not a cut
   std::vector<PlanRow> others = {};
   struct Frontier {
     std::string name;
@@ -141,6 +154,8 @@ struct UnetFound {
     std::vector<laptop::Choice> points = {};
   };
   std::vector<Frontier> frontiers = {};
+  std::optional<laptop::Study> study = {};
+  std::optional<laptop::BruteForce> subsets = {};
   double full_pass = 0;                                      // seconds
   bool proven = true;                                        // of the exact search
   int64_t true_losses = 0;                                   // plans whose loss was measured
@@ -151,6 +166,10 @@ struct UnetFound {
 void check_asked(const Subject& subject, const UnetOptions& options);
 UnetFound find_cut(const Subject& subject, const UnetData& data, const UnetOptions& options,
                    UnetJournal& journal, const Watch& watch);
+
+// A-SDM-style. Throws Error where the budget is not one of multiply-adds, or cannot be held.
+Plan asdm_plan(const Subject& subject, const UnetData& data, const UnetOptions& options,
+               const UnetFound& found, const Watch& watch);
 
 // Of a layout, the states that it offers for each group of stages.
 std::vector<laptop::Bundle> layout_bundles(const Subject& subject, const std::string& layout,

@@ -321,6 +321,52 @@ report::Section how_section(const UnetRun& run) {
   return {.title = "How it was done", .elements = {settings, time}, .folded = true};
 }
 
+// Random plans, measured, against what is predicted of them; and the best plan of a few parts.
+std::optional<report::Section> study_section(const UnetRun& run) {
+  report::Section section{.title = "How far the sum can be trusted", .elements = {}};
+  if (const auto& study = run.found.study) {
+    const std::vector<double> ranks = study->correlations();
+    report::Table table{
+        .title =
+            fmt::format("{} random plans of 2 to 14 parts, measured on held-out samples", study->rows.size()),
+        .columns = {{.name = "predicted by the sum of", .kind = report::Column::Kind::label},
+                    {.name = "rank correlation", .format = {Notation::fixed, 3}},
+                    {.name = "measured / predicted, 2-5 parts", .format = {Notation::fixed, 2}},
+                    {.name = "6-9", .format = {Notation::fixed, 2}},
+                    {.name = "10-14", .format = {Notation::fixed, 2}}},
+        .rows = {},
+        .note =
+            "The rank correlation is Spearman's; the ratios are medians, and say something only of what "
+            "predicts the loss itself: output, (sum of norms)^2 and superposition."};
+    for (size_t p = 0; p < study->predictors.size(); ++p)
+      table.rows.push_back({.cells = {study->predictors[p], ranks[p], study->median_ratio(p, 2, 5),
+                                      study->median_ratio(p, 6, 9), study->median_ratio(p, 10, 14)}});
+    section.elements.push_back(std::move(table));
+  }
+  if (const auto& subsets = run.found.subsets) {
+    report::Table table{
+        .title = fmt::format("Every subset of some parts, {} plans measured", subsets->plans),
+        .columns = {{.name = "parameters of these that must go", .format = {Notation::fixed, 0, "%"}},
+                    {.name = "best plan", .kind = report::Column::Kind::code},
+                    {.name = "its loss", .format = {Notation::significant, 3}},
+                    {.name = "plan of least sum", .kind = report::Column::Kind::code},
+                    {.name = "its loss ", .format = {Notation::significant, 3}}},
+        .rows = {},
+        .note = {}};
+    const auto labels = [&](const std::vector<int>& removed) {
+      std::string text;
+      for (int i : removed)
+        text += fmt::format("{}{}", text.empty() ? "" : " ", label(run, static_cast<size_t>(i)));
+      return text;
+    };
+    for (const laptop::BruteForce::Row& row : subsets->rows)
+      table.rows.push_back({.cells = {100 * row.budget, labels(row.best), row.best_truth, labels(row.chosen),
+                                      row.chosen_truth}});
+    section.elements.push_back(std::move(table));
+  }
+  return section.elements.empty() ? std::nullopt : std::optional(std::move(section));
+}
+
 report::Section limits_section(const UnetRun& run) {
   const PlanRow& chosen = run.found.chosen;
   std::vector<std::string> limits = {
@@ -372,6 +418,7 @@ report::Report report_of(const UnetRun& run) {
   for (size_t axis = 0; axis < run.found.prices.axes.size(); ++axis)
     budgets.elements.push_back(frontier_of(run, axis));
   report.sections.push_back(std::move(budgets));
+  if (auto study = study_section(run)) report.sections.push_back(*std::move(study));
   report.sections.push_back(how_section(run));
   report.sections.push_back(limits_section(run));
   return report;

@@ -56,6 +56,9 @@ class Search {
     lap("frontiers");
     trajectories();
     lap("trajectories");
+    study();
+    subsets();
+    lap("study of the sum");
     return std::move(found_);
   }
 
@@ -294,6 +297,9 @@ class Search {
         removed.push_back(
             static_cast<int>(std::ranges::find(found_.candidates, site) - found_.candidates.begin()));
       found_.chosen = row(options_.cut, removed, options_.layout);
+    } else if (options_.method == "asdm") {
+      choose_by_compute();
+      return;
     } else if (options_.method == "random") {
       const std::optional<Choice> choice = laptop::random_choice(cover, static_cast<uint64_t>(options_.seed));
       if (!choice)
@@ -308,6 +314,37 @@ class Search {
     }
     const Loss loss = true_loss(found_.chosen.removed, options_.layout, true);
     found_.chosen.joint = loss.value, found_.chosen.error = loss.error;
+  }
+
+  // A-SDM-style: the plan has edits beside its cuts, and is measured as it will be written.
+  void choose_by_compute() {
+    const Plan plan = asdm_plan(subject_, data_, options_, found_, watch_);
+    std::vector<int> removed;
+    for (const Edit& edit : plan.edits) {
+      const auto* cut = std::get_if<Cut>(&edit);
+      if (!cut) {
+        found_.beside.push_back(edit);
+        continue;
+      }
+      const Site site = subject_.blueprint().site(cut->site);
+      removed.push_back(
+          static_cast<int>(std::ranges::find(found_.candidates, site) - found_.candidates.begin()));
+    }
+    std::ranges::sort(removed);
+    found_.chosen = row("chosen", removed, "any");
+    const Opened& opened = subject_.opened();
+    const Opened edited = declare(apply(opened.checkpoint, opened.blueprint, plan));
+    const unet::Shape2d shape{.height = subject_.height,
+                              .width = subject_.width,
+                              .text_tokens = data_.scoring.batches[0].inputs.text.size(1)};
+    // Windows save multiply-adds, and inherited kernels are parameters again.
+    found_.chosen.saved[0] = found_.prices.whole[0] - edited.blueprint.parameters();
+    found_.chosen.saved[1] =
+        found_.prices.whole[1] -
+        static_cast<int64_t>(unet::macs(subject_.config, edited.blueprint, shape).total() + 0.5);
+    if (!heldout_) heldout_.emplace(subject_.model(), data_.heldout, 0);
+    const laptop::Mean mean = laptop::mean(heldout_->of(*build_model(edited)));
+    found_.chosen.joint = mean.value, found_.chosen.error = mean.error;
   }
 
   Choice ranked_again(const Cover& cover, const Choice& start) {
@@ -461,7 +498,8 @@ class Search {
 
   void trajectories() {
     if (options_.trajectory <= 0) return;
-    std::vector<PlanRow*> rows = {&found_.chosen};
+    std::vector<PlanRow*> rows;
+    if (found_.beside.empty()) rows.push_back(&found_.chosen);  // else skipping its parts is not what it does
     for (PlanRow& other : found_.others)
       if (!other.name.starts_with("random") && !other.name.starts_with("greedy")) rows.push_back(&other);
     std::optional<Tensor> whole;
@@ -479,6 +517,49 @@ class Search {
       journal_.add(key, plan->trajectory);
       tick("trajectories", ++done, static_cast<int64_t>(rows.size()), NAN);
     }
+  }
+
+  // ---- how far the sum of single losses can be trusted
+
+  laptop::Truth measured() {
+    return [this](std::span<const int> removed) {
+      return true_loss({removed.begin(), removed.end()}, "any", true).value;
+    };
+  }
+
+  void study() {
+    if (options_.study <= 0) return;
+    std::vector<laptop::Predictor> predictors;
+    for (const std::string& name : laptop::criterion_names()) {
+      const Criterion criterion = laptop::criterion_from_name(name);
+      const auto& all = found_.scores.all;
+      if ((criterion == Criterion::task || criterion == Criterion::taylor) && all.task.empty()) continue;
+      if (criterion == Criterion::guided && all.guided.empty()) continue;
+      predictors.push_back(laptop::sum_of(name, values_by(criterion)));
+    }
+    predictors.push_back(laptop::squared_norms("(sum of norms)^2", values_by(Criterion::output)));
+    predictors.push_back(laptop::superposition(found_.scores));
+    const auto parts = static_cast<int>(found_.candidates.size());
+    found_.study = laptop::study(parts, predictors, measured(),
+                                 {.plans = options_.study,
+                                  .least = std::min(2, parts),
+                                  .most = std::min(14, parts),
+                                  .seed = static_cast<uint64_t>(options_.seed)},
+                                 watch_);
+  }
+
+  // Parts spread over the ranks of what they are worth, so that cheap and dear ones are among them.
+  void subsets() {
+    if (options_.subsets <= 0) return;
+    std::vector<int> ranked(found_.candidates.size()), few;
+    for (size_t i = 0; i < ranked.size(); ++i) ranked[i] = static_cast<int>(i);
+    std::ranges::sort(ranked, {}, [&](int i) { return found_.values[static_cast<size_t>(i)]; });
+    const auto count = std::min<size_t>(ranked.size(), static_cast<size_t>(options_.subsets));
+    for (size_t k = 0; k < count; ++k) few.push_back(ranked[k * ranked.size() / count]);
+    std::vector<int64_t> weights;
+    for (Site site : found_.candidates) weights.push_back(found_.prices.saved(std::span(&site, 1))[0]);
+    const std::vector<double> budgets = {0.25, 0.5, 0.75};
+    found_.subsets = laptop::brute_force(few, found_.values, weights, budgets, measured(), watch_);
   }
 
   const Subject& subject_;

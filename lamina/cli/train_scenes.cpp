@@ -95,7 +95,7 @@ Task read_task(const SceneTraining& asked) {
   else if (task.kind == "denoiser")
     check_keys(task.json,
                {"kind", "model", "text-encoder", "autoencoder", "scheduler", "scenes", "seed", "weights",
-                "averages", "training", "dropped", "snr-cap"},
+                "averages", "training", "dropped", "snr-cap", "snr-floor", "from"},
                task.what);
   else
     fail("{}: \"kind\" is {}; scorer, autoencoder and denoiser are possible", task.what,
@@ -269,8 +269,13 @@ Json pipeline_index() {
           {"vae", {"diffusers", "AutoencoderTiny"}}};
 }
 
+// As seen from the file.
+fs::path path_of(const Task& task, const char* key) {
+  return (task.from / json_string(task.json, key, task.what)).lexically_normal();
+}
+
 int train_denoiser(Runner& run, const Task& task) {
-  const fs::path coder = (task.from / json_string(task.json, "autoencoder", task.what)).lexically_normal();
+  const fs::path coder = path_of(task, "autoencoder");
   const Opened coder_opened = open(coder);
   const auto autoencoder = vae::build_autoencoder(coder_opened.checkpoint, coder_opened.blueprint,
                                                   Weights(coder_opened.checkpoint, {}));
@@ -280,19 +285,24 @@ int train_denoiser(Runner& run, const Task& task) {
   text_config["max_position_embeddings"] = kSceneTokens;
   text_config["bos_token_id"] = *tokenizer.bos();
   text_config["eos_token_id"] = text_config["pad_token_id"] = *tokenizer.eos();
-  Student student(from_config(task.object("model"), "unet", {.seed = task.seed}),
-                  {.decay_all = false, .device = run.device()});
+  // A pipeline that an earlier run left, or first numbers.
+  const bool goes_on = json_has(task.json, "from");
+  const fs::path before = goes_on ? path_of(task, "from") : fs::path();
+  Student student(
+      goes_on ? open(before / "unet") : from_config(task.object("model"), "unet", {.seed = task.seed}),
+      {.decay_all = false, .device = run.device()});
   const auto encoder = std::make_shared<Student>(
-      from_config(text_config, "text_encoder", {.seed = task.seed, .law = FirstLaw::torch}),
+      goes_on ? open(before / "text_encoder")
+              : from_config(text_config, "text_encoder", {.seed = task.seed, .law = FirstLaw::torch}),
       Student::Options{.decay_all = false, .device = run.device()});
   const NoiseSchedule schedule = noise_schedule(task.object("scheduler"), task.what + ": \"scheduler\"");
   const auto tokens = scene_tokens();
   const auto batches = denoiser_batches(
       {.scenes = task.scenes, .seed = task.seed, .dropped = task.number("dropped", DenoiserData{}.dropped)},
       *autoencoder, *tokens, schedule);
-  const double cap = task.number("snr-cap", 0);
-  const auto objective =
-      cap > 0 ? weighted_denoising(learning(encoder), schedule, cap) : denoising(learning(encoder));
+  const SnrWeights weights{.floor = task.number("snr-floor", 0), .cap = task.number("snr-cap", 0)};
+  const auto objective = weights.cap > 0 ? weighted_denoising(learning(encoder), schedule, weights)
+                                         : denoising(learning(encoder));
   const Trained trained = run(student, *objective, *batches);
 
   const fs::path pipeline = run.made("pipeline");

@@ -35,9 +35,13 @@ class NoisyReconstruction : public Objective {
 
 class WeightedDenoising : public Objective {
  public:
-  WeightedDenoising(std::shared_ptr<const Conditioner> conditioner, NoiseSchedule schedule, double cap)
-      : conditioner_(std::move(conditioner)), schedule_(std::move(schedule)), cap_(cap) {
-    if (!(cap > 0)) fail("the signal-to-noise ratio is capped at {}; a number above 0 is expected", cap);
+  WeightedDenoising(std::shared_ptr<const Conditioner> conditioner, NoiseSchedule schedule,
+                    const SnrWeights& weights)
+      : conditioner_(std::move(conditioner)), schedule_(std::move(schedule)), weights_(weights) {
+    if (!(weights.floor >= 0 && weights.cap > weights.floor))
+      fail(
+          "signal-to-noise ratios are kept between {} and {}; a floor from 0 and a cap above it are expected",
+          weights.floor, weights.cap);
     if (schedule_.prediction != Prediction::epsilon)
       fail("weights by signal-to-noise ratio are made for the prediction of noise alone");
   }
@@ -47,21 +51,22 @@ class WeightedDenoising : public Objective {
     if (conditioner_) inputs.text = conditioner_->text(inputs);
     const Tensor errors = (given(pass, inputs).to(at::kFloat) - pass.batch.targets).square();
     const Tensor bar = schedule_.alpha_bar_at(inputs.time, errors), snr = bar / (1 - bar);
-    return {.sum = (errors * (snr.clamp_max(cap_) / snr)).sum(at::kDouble) * pass.weight,
+    return {.sum = (errors * (snr.clamp(weights_.floor, weights_.cap) / snr)).sum(at::kDouble) * pass.weight,
             .measure = errors.detach().sum(at::kDouble).item<double>()};
   }
   std::vector<Parameter> parameters() const override {
     return conditioner_ ? conditioner_->parameters() : std::vector<Parameter>{};
   }
   std::string digest() const override {
-    return fmt::format("denoising, cap {}, {}", cap_,
+    const std::string floor = weights_.floor > 0 ? fmt::format(", floor {}", weights_.floor) : "";
+    return fmt::format("denoising, cap {}{}, {}", weights_.cap, floor,
                        conditioner_ ? conditioner_->digest() : "text as given");
   }
 
  private:
   std::shared_ptr<const Conditioner> conditioner_;
   NoiseSchedule schedule_;
-  double cap_;
+  SnrWeights weights_;
 };
 
 }  // namespace
@@ -71,8 +76,8 @@ std::unique_ptr<Objective> noisy_reconstruction(const NoisyLatents& options) {
 }
 
 std::unique_ptr<Objective> weighted_denoising(std::shared_ptr<const Conditioner> conditioner,
-                                              NoiseSchedule schedule, double snr_cap) {
-  return std::make_unique<WeightedDenoising>(std::move(conditioner), std::move(schedule), snr_cap);
+                                              NoiseSchedule schedule, const SnrWeights& weights) {
+  return std::make_unique<WeightedDenoising>(std::move(conditioner), std::move(schedule), weights);
 }
 
 }  // namespace lamina

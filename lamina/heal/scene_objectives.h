@@ -16,9 +16,14 @@ struct NoisyLatents {
 // neighbouring pictures.
 std::unique_ptr<Objective> noisy_reconstruction(const NoisyLatents& options);
 
-// The squared error of a predicted noise with the weight min(SNR, cap) / SNR of its time (Hang et al., 2023,
-// arXiv 2303.09556). The curve shows the error itself.
+// The squared error of a predicted noise, as if it were the error of the clean picture with the weight
+// clamp(SNR, floor, cap) of its time: a cap (Hang et al., 2023, arXiv 2303.09556) spares what is seen anyway,
+// a floor (Salimans and Ho, 2022, have 1) looks at where noise hides everything and the text alone says what
+// stands where. The curve shows the error itself.
+struct SnrWeights {
+  double floor = 0, cap = 5;
+};
 std::unique_ptr<Objective> weighted_denoising(std::shared_ptr<const Conditioner> conditioner,
-                                              NoiseSchedule schedule, double snr_cap);
+                                              NoiseSchedule schedule, const SnrWeights& weights);
 
 }  // namespace lamina
