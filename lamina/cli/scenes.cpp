@@ -64,8 +64,8 @@ std::string table(const SceneReport& report, const ScenesFlags& flags) {
       text += fmt::format("  {:<9} {:<22} {}\n", drawn[i].first,
                           flags.pipeline.empty() ? "" : percent(drawn[i].second), percent(real[i].second));
     if (!flags.pipeline.empty())
-      text += fmt::format("  Frechet distance {:.3f}; of other real pictures {:.3f}\n", view.distance,
-                          view.floor);
+      text += fmt::format("  Frechet distance {:.3f}; of other real pictures of the same captions {:.3f}\n",
+                          view.distance, view.floor);
   }
   if (report.agreement.asked > 0 && !flags.pipeline.empty())
     text +=
@@ -112,8 +112,7 @@ int score_scenes(const ScenesFlags& flags) {
   if (!flags.grid.empty()) write_grid(seen, trial, flags);
   std::vector<NamedScorer> named;
   for (const Scorer& scorer : scorers) named.push_back({scorer.name, *scorer.model});
-  const Tensor others = scene_trial(scenes, flags.first + flags.count, flags.count).real;
-  const SceneReport report = scene_report(named, trial, seen, others);
+  const SceneReport report = scene_report(named, trial, seen);
   terminal.clear();
   if (flags.json) {
     Json json = to_json(report);

@@ -24,14 +24,18 @@ Json rates_json(const SceneScore& score) {
 SceneTrial scene_trial(const scene::Options& options, int64_t first, int64_t count) {
   if (count < 1) fail("a trial of {} scenes was asked for; 1 or more are possible", count);
   SceneTrial trial;
-  std::vector<Tensor> real;
+  std::vector<Tensor> real, again;
   for (int64_t i = first; i < first + count; ++i) {
     const scene::Scene scene = scene::scene_at(static_cast<uint64_t>(i), options);
     trial.said.push_back(scene.said);
     trial.captions.push_back(scene::caption(scene));
     real.push_back(pixels_of(scene::painted(scene)));
+    // Seeds of their own: what a scene of the split is made from is none of them.
+    const uint64_t seed = ~(options.seed + static_cast<uint64_t>(i));
+    again.push_back(pixels_of(scene::painted(scene::placed(scene.said, seed, options.side))));
   }
   trial.real = at::cat(real);
+  trial.again = at::cat(again);
   return trial;
 }
 
@@ -64,19 +68,19 @@ DrawnScenes draw_scenes(const Painter& painter, Denoiser& denoiser, const std::v
 }
 
 SceneReport scene_report(const std::vector<NamedScorer>& scorers, const SceneTrial& trial,
-                         const Tensor& drawn, const Tensor& others) {
+                         const Tensor& drawn) {
   SceneReport report;
   report.pictures = drawn.size(0);
   std::vector<std::vector<std::vector<int64_t>>> answers;
   for (const NamedScorer& scorer : scorers) {
     const ScorerPass of_drawn = scorer_pass(scorer.model, drawn),
                      of_real = scorer_pass(scorer.model, trial.real),
-                     of_others = scorer_pass(scorer.model, others);
+                     of_again = scorer_pass(scorer.model, trial.again);
     report.scorers.push_back({.name = scorer.name,
                               .drawn = scene_score(of_drawn.answers, trial.said),
                               .real = scene_score(of_real.answers, trial.said),
                               .distance = frechet_distance(of_drawn.features, of_real.features),
-                              .floor = frechet_distance(of_others.features, of_real.features)});
+                              .floor = frechet_distance(of_again.features, of_real.features)});
     answers.push_back(of_drawn.answers);
   }
   if (answers.size() > 1) report.agreement = agreement(answers[0], answers[1]);

@@ -12,11 +12,11 @@
 
 namespace lamina {
 
-// Scenes [first, first + count): what is asked for, and real pictures of it.
+// Scenes [first, first + count): what is asked for, and real pictures of it, two for each caption.
 struct SceneTrial {
   std::vector<scene::Said> said;
   std::vector<std::string> captions;
-  Tensor real;  // [count, 3, side, side]
+  Tensor real, again;  // [count, 3, side, side]
 };
 SceneTrial scene_trial(const scene::Options& options, int64_t first, int64_t count);
 
@@ -39,7 +39,8 @@ DrawnScenes draw_scenes(const Painter& painter, Denoiser& denoiser, const std::v
 struct ScorerView {
   std::string name;
   SceneScore drawn, real;
-  double distance = 0, floor = 0;  // Frechet's, of the drawn to the real; of other real ones to the real
+  // Frechet's, of what is drawn to the real pictures, and of the second real ones to the first.
+  double distance = 0, floor = 0;
 };
 struct SceneReport {
   int64_t pictures = 0;
@@ -50,9 +51,8 @@ struct NamedScorer {
   std::string name;
   const Model& model;
 };
-// `others`: real pictures that the trial does not have, as many.
 SceneReport scene_report(const std::vector<NamedScorer>& scorers, const SceneTrial& trial,
-                         const Tensor& drawn, const Tensor& others);
+                         const Tensor& drawn);
 Json to_json(const SceneReport& report);
 
 }  // namespace lamina
