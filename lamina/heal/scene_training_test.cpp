@@ -104,6 +104,14 @@ TEST(SceneBatches, DigestsTellDataApart) {
   EXPECT_THROW(digest({.dropped = 1}), Error);
 }
 
+TEST(WeightedDenoising, RefusesWhatCannotBeMeant) {
+  EXPECT_THROW(weighted_denoising(nullptr, schedule(), {.floor = 6, .cap = 5}), Error);
+  EXPECT_THROW(weighted_denoising(nullptr, schedule(), {.floor = -1, .cap = 5}), Error);
+  NoiseSchedule velocity = schedule();
+  velocity.prediction = Prediction::v;
+  EXPECT_THROW(weighted_denoising(nullptr, velocity, {}), Error);
+}
+
 TEST(NoisyReconstruction, WithoutNoiseIsTheSquaredError) {
   const auto coder = autoencoder();
   const auto batches = picture_batches({.side = 16});
