@@ -59,7 +59,7 @@ report::Verdict verdict_of(const UnetRun& run) {
          fmt::format("before: measured; after: less what each part took, medians of {}; {} thread{}",
                      run.options.repeats, run.options.threads, run.options.threads == 1 ? "" : "s"));
   verdict.figures.push_back({.name = "Change of the output",
-                             .before = 0,
+                             .before = report::not_measured,
                              .after = found.chosen.joint,
                              .format = {Notation::significant, 4},
                              .better = Better::lower,
@@ -92,18 +92,22 @@ report::Network network_of(const UnetRun& run) {
   for (size_t i = 0; i < blueprint.parts.size(); ++i) {
     const Part& part = blueprint.parts[i];
     const std::string& stage = blueprint.stages[static_cast<size_t>(part.block)];
-    if (network.blocks.empty() || network.blocks.back().name != stage) {
+    if (i == 0 || blueprint.parts[i - 1].block != part.block) {
       using Side = report::Block::Side;
       const Side side = stage.starts_with("down") ? Side::down
                         : stage.starts_with("up") ? Side::up
                                                   : Side::middle;
-      network.blocks.push_back({.name = stage, .parts = {}, .side = side});
+      const std::string number = stage.substr(stage.rfind('.') + 1);  // "down_blocks.0"
+      network.blocks.push_back({.name = side == Side::down ? "down " + number
+                                        : side == Side::up ? "up " + number
+                                                           : "middle",
+                                .parts = {},
+                                .side = side});
     }
     network.blocks.back().parts.push_back(
         {.label = part.label(),
          .state = gone[i] || !part.present ? report::Part::State::cut : report::Part::State::kept,
          .score = value[i],
-         .step = gone[i] ? 1 : 0,
          .note = part.present
                      ? fmt::format("{} parameters", thousands(blueprint.parameters({static_cast<int>(i)})))
                      : "gone before this run"});

@@ -162,8 +162,11 @@ std::string words(const Json& labels) {
 
 // Blocks of one transformer that cost the same share a line: "d2.a0.b0-9".
 std::string parts_text(const Json& parts) {
-  std::string text =
-      fmt::format("{:<14}{:<13}{:>14}{:>12}{:>12}\n", "part", "kind", "parameters", "GMAC", "without QK,AV");
+  double most = 0;
+  for (const Json& part : parts) most = std::max(most, part.value("macs", 0.0));
+  const double unit = most >= 1e9 ? 1e9 : 1e6;
+  std::string text = fmt::format("{:<14}{:<13}{:>14}{:>10}{:>16}\n", "part", "kind", "parameters",
+                                 most >= 1e9 ? "GMAC" : "MMAC", "without QK, AV");
   const auto stem = [&](size_t i) {
     const std::string label = parts[i]["label"];
     const size_t at = label.rfind(".b");
@@ -186,9 +189,9 @@ std::string parts_text(const Json& parts) {
     if (!parts[i]["present"].get<bool>()) {
       text += fmt::format("{:>14}\n", "cut");
     } else {
-      text += fmt::format("{:>14}{:>12.4g}{:>12.4g}\n", thousands(parts[i]["parameters"].get<int64_t>()),
-                          parts[i]["macs"].get<double>() / 1e9,
-                          parts[i]["macs_without_attention_products"].get<double>() / 1e9);
+      text += fmt::format("{:>14}{:>10.4g}{:>16.4g}\n", thousands(parts[i]["parameters"].get<int64_t>()),
+                          parts[i]["macs"].get<double>() / unit,
+                          parts[i]["macs_without_attention_products"].get<double>() / unit);
     }
     i = next;
   }

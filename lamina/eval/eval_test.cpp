@@ -291,7 +291,8 @@ TEST(Metric, NamesGoBothWays) {
 class Markov : public Model {
  public:
   explicit Markov(int64_t vocabulary)
-      : Model(Blueprint{}, at::kDouble), table_(random_logits(vocabulary, vocabulary, 21)) {
+      : Model(Blueprint{.vocabulary = vocabulary}, at::kDouble),
+        table_(random_logits(vocabulary, vocabulary, 21)) {
     head_ = identity(vocabulary, at::kDouble);
   }
   Stream begin(const Inputs& inputs) const override {

@@ -92,15 +92,15 @@ class AdapterTest : public testing::Test {
 
 TEST_F(AdapterTest, MergesWhatTheStudentHadLearnt) {
   const std::vector<int32_t> ids = tiny::tokens(7, 40, 3);
-  for (const Architecture& architecture : architectures()) {
+  for (const Architecture* architecture : tiny::listed()) {
     for (const bool classifier : {false, true}) {
-      const Opened base = opened(architecture.name, classifier);
+      const Opened base = opened(architecture->name, classifier);
       const Student student = moved(base);
       fs::remove_all(adapter);
       write_adapter(student, "some/base", adapter);
       const Opened merged = with_adapter(base, read_adapter(adapter));
       const Tensor expected = tiny::logits(student.now(), ids), given = tiny::logits(merged, ids);
-      EXPECT_LT(tiny::greatest_difference(expected, given), 1e-12) << architecture.name << classifier;
+      EXPECT_LT(tiny::greatest_difference(expected, given), 1e-12) << architecture->name << classifier;
       EXPECT_GT(tiny::greatest_difference(expected, tiny::logits(base, ids)), 1e-3);
     }
   }

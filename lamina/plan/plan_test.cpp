@@ -128,8 +128,9 @@ TEST(PlanJson, SaysWhatIsWrong) {
   EXPECT_THAT(refusal_of_json({{"edits", {1}}}), HasSubstr("p.json: edit 1"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "cut"}}}}}), HasSubstr("site"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"site", "h.0.mlp"}}}}}), HasSubstr("edit"));
-  EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "fold"}, {"site", "h.0.mlp"}}}}}),
-              HasSubstr("cut, silence, clamp, replace, freeze_norm and unmask are"));
+  EXPECT_THAT(
+      refusal_of_json({{"edits", {{{"edit", "fold"}, {"site", "h.0.mlp"}}}}}),
+      HasSubstr("cut, silence, clamp, replace, freeze_norm, unmask, regional, inherit and blend are"));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "cut"}, {"site", "h.0.mlp"}, {"scroe", 1}}}}}),
               HasSubstr("\"scroe\""));
   EXPECT_THAT(refusal_of_json({{"edits", {{{"edit", "silence"}, {"site", "h.0.mlp"}, {"score", 1}}}}}),

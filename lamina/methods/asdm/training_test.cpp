@@ -70,7 +70,7 @@ TEST_F(Incubating, OnlyTheStageLearnsAndTheWholeIsMadeOfThem) {
   for (Incubation order : {Incubation::independent, Incubation::sequential}) {
     const IncubationOptions options{
         .order = order,
-        .train = {.steps = 12, .batch = 4, .learning_rate = 1e-4},
+        .train = {.steps = 12, .batch = 4, .learning_rate = 1e-6},
         .teaching = {.task = 0, .output = 1, .feature = 0, .mode = FeatureMode::none, .look_every = 0},
         .dtype = at::kDouble};
     const Incubated done = incubate(opened(), teacher, plan(), {.train = data}, options, *alone());
