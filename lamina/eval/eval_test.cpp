@@ -290,9 +290,13 @@ TEST(Metric, NamesGoBothWays) {
 // so every difference is a token scored twice or not at all.
 class Markov : public Model {
  public:
+  static Blueprint speaking(int64_t vocabulary) {
+    Blueprint blueprint;
+    blueprint.vocabulary = vocabulary;
+    return blueprint;
+  }
   explicit Markov(int64_t vocabulary)
-      : Model(Blueprint{.vocabulary = vocabulary}, at::kDouble),
-        table_(random_logits(vocabulary, vocabulary, 21)) {
+      : Model(speaking(vocabulary), at::kDouble), table_(random_logits(vocabulary, vocabulary, 21)) {
     head_ = identity(vocabulary, at::kDouble);
   }
   Stream begin(const Inputs& inputs) const override {
