@@ -74,8 +74,8 @@ struct Checkpoint {
   std::string hash(const Watch& watch = {}) const;
 };
 
-// Opens a Hugging Face folder: model.safetensors, of diffusers' models diffusion_pytorch_model.safetensors, or
-// shards with their index.
+// Opens a Hugging Face folder: model.safetensors, of diffusers' models diffusion_pytorch_model.safetensors,
+// or shards with their index.
 Checkpoint open_folder(const std::filesystem::path& folder);
 
 struct WriteOptions {

@@ -95,8 +95,11 @@ int run_train(int argc, char** argv) {
   const std::string command = command_line(argc, argv, "train");
   keep_memory_between_steps();
   if (trains_on_scenes(flags.config)) {
-    const SceneTraining scenes{
-        .config = flags.config, .out = flags.out, .seed = flags.seed, .steps = flags.steps, .command = command};
+    const SceneTraining scenes{.config = flags.config,
+                               .out = flags.out,
+                               .seed = flags.seed,
+                               .steps = flags.steps,
+                               .command = command};
     return together(group_options(training),
                     [&](Group& group) { return train_on_scenes(group, scenes, training); });
   }

@@ -80,8 +80,7 @@ class Declaration {
     for (const char* name : {"weight", "bias"})
       b_.slots.push_back({.name = fmt::format("{}final_layer_norm.{}", stem_, name), .axes = {residual_}});
     if (c_.projection > 0)
-      b_.slots.push_back(
-          {.name = "text_projection.weight", .axes = {{"", c_.projection}, residual_}});
+      b_.slots.push_back({.name = "text_projection.weight", .axes = {{"", c_.projection}, residual_}});
     return std::move(b_);
   }
 
