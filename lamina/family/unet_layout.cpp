@@ -205,6 +205,11 @@ bool same_shape(const Slot& a, const Slot& b) {
   return std::ranges::equal(a.axes, b.axes, {}, &Axis::size, &Axis::size);
 }
 
+// Of the same shape, other heads are another function.
+bool same_heads(const Slot& a, const Slot& b) {
+  return std::ranges::equal(a.axes, b.axes, {}, &Axis::unit, &Axis::unit);
+}
+
 void name_tensors(Expressed& expressed, const Blueprint& before, const Blueprint& after, const Moves& moves) {
   std::unordered_map<std::string_view, const Slot*> old;
   for (const Slot& slot : before.slots) old.emplace(slot.name, &slot);
@@ -217,6 +222,8 @@ void name_tensors(Expressed& expressed, const Blueprint& before, const Blueprint
     const bool silent = moves.silent.contains(module);
     if (it != old.end() && !same_shape(*it->second, slot))
       throw No{fmt::format("{} has another shape than {}", from, slot.name)};
+    if (it != old.end() && !same_heads(*it->second, slot))
+      throw No{fmt::format("{} would come to a place with other heads, at {}", from, slot.name)};
     if (it != old.end())
       expressed.renamed.emplace_back(from, slot.name);
     else if (!silent)

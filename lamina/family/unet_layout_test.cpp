@@ -140,6 +140,37 @@ TEST(Layout, TheCutsOfBkSdm) {
               Contains(Pair("up_blocks.2.upsamplers.0.conv.weight", "up_blocks.1.upsamplers.0.conv.weight")));
 }
 
+std::vector<std::string> innermost_stage_of_sd() {
+  return {"d3.r0", "d3.r1", "u0.r0", "u0.r1", "u0.r2"};
+}
+
+TEST(Layout, TheMiddleKeepsItsHeadsWhereTheLastStageGoes) {
+  const Net same("sd1.5");
+  const Expressed three = same.stock(innermost_stage_of_sd());
+  ASSERT_TRUE(three.possible) << three.why;
+  EXPECT_EQ(three.config.at("block_out_channels"), Json({320, 640, 1280}));
+  // The middle block has the heads of the last stage: with that one gone, of another.
+  Json config = published_config("sd1.5");
+  config["attention_head_dim"] = {8, 8, 8, 16};
+  const Net net(config);
+  EXPECT_THAT(net.stock(innermost_stage_of_sd()).why,
+              HasSubstr("mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight would come to a place "
+                        "with other heads"));
+  std::vector<std::string> gone = innermost_stage_of_sd();
+  gone.emplace_back("mid.a0");
+  gone.emplace_back("mid.r0");
+  EXPECT_TRUE(net.stock(gone).possible) << net.stock(gone).why;
+}
+
+TEST(Layout, AStageWithoutLayersStandsBetweenEqualWidths) {
+  const Net net("sd1.5");
+  EXPECT_THAT(net.stock({"d1.r0", "d1.a0", "d1.r1", "d1.a1", "u2.r0", "u2.a0", "u2.r1", "u2.a1"}).why,
+              HasSubstr("channels change from 320 to 640"));
+  const Expressed last = net.stock({"d3.r0", "d3.r1", "u0.r0", "u0.r1"});
+  ASSERT_TRUE(last.possible) << last.why;
+  EXPECT_EQ(last.config.at("layers_per_block"), Json({2, 2, 2, 0}));
+}
+
 TEST(Layout, AnUpLayerStandsOnlyWhereItsWidthIs) {
   const Net net("sd1.5");
   // u2 may lose r1 alone, u1 r0 or r1, u3 r1 or r2, u0 any.
