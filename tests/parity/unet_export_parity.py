@@ -14,6 +14,7 @@ from unet_parity import LAYOUTS, SD, XL, diffusers, inputs, parts, silence, smal
 
 diffusers.utils.logging.set_verbosity_error()
 Net = diffusers.UNet2DConditionModel
+MIDDLE = "UNetMidBlock2DCrossAttn"
 PLANS = 1000 if os.environ.get("LAMINA_SLOW") == "1" else 120
 
 
@@ -140,12 +141,26 @@ class Naive:
             else:
                 new[name] = old[name]
         net.load_state_dict(new, strict=True)
+        self.check_blocks(net)
         return net
 
+    def check_blocks(self, net):
+        """What no shape tells. The middle transformer has no depth of its own in a config, and no heads."""
+        block = lambda path: path.rpartition(".")[0].endswith(".transformer_blocks")
+        asked = {path for path, _ in net.named_modules() if block(path)}
+        if asked != {path for path in self.moves if block(path)}:
+            raise ValueError("other blocks than are left")
+        for path in asked:
+            if net.get_submodule(path).attn1.heads != self.net.get_submodule(self.moves[path]).attn1.heads:
+                raise ValueError("other heads than it was trained with")
 
-def naive(net, config, removed, drop_stages):
+
+def naive(net, config, removed, drop_stages, given):
+    """What can be built, loaded and run, else None: stages without layers between other widths fail in the pass only."""
     try:
-        return Naive(net, config, removed).built(drop_stages)
+        made = Naive(net, config, removed).built(drop_stages)
+        theirs(made, given)
+        return made
     except Exception:  # diffusers refuses with many of them
         return None
 
@@ -197,7 +212,7 @@ class Export(Parity):
                 silence(net, removed, known)
                 expected = theirs(net, given)
                 self.within("float64, proof", largest_difference(theirs(stock(self.folder / "proof"), given), expected), 1e-9)
-                self.assertEqual(compact, naive(small(config, number), config, removed, False) is not None, removed)
+                self.assertEqual(compact, naive(small(config, number), config, removed, False, given) is not None, removed)
                 if compact:
                     self.within("float64, compact", largest_difference(theirs(stock(self.folder / "compact"), given), expected), 1e-9)
 
@@ -230,7 +245,7 @@ class Export(Parity):
             removed = drawn(known, rng)
             with self.subTest(plan=removed):
                 out = self.folder / "out"
-                made = naive(net, config, removed, False)
+                made = naive(net, config, removed, False, given[name])
                 same = False
                 if made is not None:
                     cut = Net(**net.config).double().eval()
@@ -243,18 +258,35 @@ class Export(Parity):
                 if exact:
                     self.within("float64, compact", largest_difference(theirs(stock(out), given[name]), expected), 1e-9)
                 rewired = apply(self.folder / name, out, removed, "compact", "stock")
-                made = naive(net, config, removed, True)
+                made = naive(net, config, removed, True, given[name])
                 self.assertEqual(rewired, made is not None)
                 if rewired:
                     there = stock(out)
+                    predicted = theirs(there, given[name])
                     self.assertEqual(sum(p.numel() for p in there.parameters()), sum(p.numel() for p in made.parameters()))
                     paired = all(path.replace("attentions", "resnets").partition(".transformer_blocks")[0] not in removed or path in removed
                                  for path in known if "attentions" in path and not path.startswith("mid"))
                     if paired:
-                        self.within("float64, wired anew", largest_difference(theirs(there, given[name]), theirs(made, given[name])), 1e-9)
+                        self.within("float64, wired anew", largest_difference(predicted, theirs(made, given[name])), 1e-9)
                 counts["exact" if exact else "stock" if rewired else "neither"] += 1
         print(f"{PLANS} plans: {counts}")
         self.assertGreater(min(counts.values()), PLANS // 20)
+
+    def test_the_innermost_stage_goes(self):
+        """And with it the heads that the middle block had, where they were others than the next stage's."""
+        for number, (heads, middle, possible) in enumerate(((4, False, True), (4, True, True), ([2, 4, 6, 12], True, False),
+                                                            ([2, 4, 6, 12], False, True), ([2, 4, 6, 6], True, True))):
+            with self.subTest(heads=heads, middle=middle):
+                config = SD | {"attention_head_dim": heads}
+                net, given = self.write(f"s{number}", config, number), inputs(config)
+                gone = ("down_blocks.3", "up_blocks.0") if middle else ("down_blocks.3", "up_blocks.0", "mid_block")
+                removed = [path for path in parts(net) if path.startswith(gone)]
+                made = naive(net, config, removed, True, given)
+                self.assertEqual(made is not None, possible)
+                self.assertEqual(apply(self.folder / f"s{number}", self.folder / "out", removed, "compact", "stock"), possible)
+                if possible:
+                    there = theirs(stock(self.folder / "out"), given)
+                    self.within("float64, wired anew", largest_difference(there, theirs(made, given)), 1e-9)
 
     def test_the_extended_form_is_refused(self):
         self.write("model", SD)
@@ -290,9 +322,12 @@ class Export(Parity):
         with self.assertRaisesRegex(AssertionError, "use_linear_projection"):
             run("inspect", self.folder / "model")
         edit_config(self.folder / "model", lambda config: config.update(use_linear_projection=True, layers_per_block=1))
-        with self.assertRaisesRegex(AssertionError, "no place in this model"):
+        with self.assertRaisesRegex(AssertionError, r"norm1\.weight has the shape \[128\] where config\.json asks for \[96\]"):
             run("inspect", self.folder / "model")
-        edit_config(self.folder / "model", lambda config: config.update(layers_per_block=3))
+        edit_config(self.folder / "model", lambda config: config.update(layers_per_block=2, mid_block_type=None))
+        with self.assertRaisesRegex(AssertionError, "mid_block.* no place in this model"):
+            run("inspect", self.folder / "model")
+        edit_config(self.folder / "model", lambda config: config.update(layers_per_block=3, mid_block_type=MIDDLE))
         with self.assertRaisesRegex(AssertionError, "missing"):
             run("inspect", self.folder / "model")
 
