@@ -23,7 +23,7 @@ configure:
 everything: configure
 	@cmake --build build -j $(JOBS)
 
-demo: all ## fetch a 135M model (98 MB, once), cut 8 of its 60 sub-layers, show what that cost
+demo: all ## fetch a 135M model (98 MB, once), cut 8 of its 60 sub-layers, show what that cost; halve a small U-Net
 	@tools/demo
 
 test: everything ## build and run every test
