@@ -514,6 +514,14 @@ std::vector<Op> program(const Config& config) {
   return Writer(config).whole();
 }
 
+bool present(const Op& op, const Blueprint& blueprint) {
+  if (op.part >= 0) return blueprint.parts[static_cast<size_t>(op.part)].present;
+  if (op.wrapper < 0) return true;
+  const std::vector<int>& inside = blueprint.wrappers[static_cast<size_t>(op.wrapper)].parts;
+  return std::ranges::any_of(inside,
+                             [&](int part) { return blueprint.parts[static_cast<size_t>(part)].present; });
+}
+
 Blueprint blueprint(const Json& json, std::string_view what) {
   const Config c = read_config(json, what);
   std::set<std::string> removed = removed_in(json, what);
@@ -556,12 +564,7 @@ Blueprint blueprint(const Json& json, std::string_view what) {
   for (const Op& op : ops) {
     declare.part = op.part;
     declare.wrapper = op.part < 0 ? op.wrapper : -1;
-    declare.here = op.part < 0 || b.parts[static_cast<size_t>(op.part)].present;
-    if (op.wrapper >= 0 && op.part < 0) {
-      const std::vector<int>& inside = b.wrappers[static_cast<size_t>(op.wrapper)].parts;
-      declare.here =
-          std::ranges::any_of(inside, [&](int part) { return b.parts[static_cast<size_t>(part)].present; });
-    }
+    declare.here = present(op, b);
     switch (op.kind) {
       case Op::Kind::resnet:
         declare.resnet(op);

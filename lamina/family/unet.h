@@ -77,6 +77,8 @@ struct Op {
 };
 // conv_in and the time embedding come before, conv_norm_out and conv_out behind.
 std::vector<Op> program(const Config& config);
+// Whether a step has anything to do: its part is there, or one of its wrapper's; steps between parts always.
+bool present(const Op& op, const Blueprint& blueprint);
 
 Blueprint blueprint(const Json& config, std::string_view what);
 Architecture declaration();

@@ -94,14 +94,6 @@ Macs operator+(const Macs& a, const Macs& b) {
   return {a.weights + b.weights, a.attention + b.attention};
 }
 
-bool present(const Op& op, const Blueprint& blueprint) {
-  if (op.part >= 0) return blueprint.parts[static_cast<size_t>(op.part)].present;
-  if (op.wrapper < 0) return true;
-  const std::vector<int>& inside = blueprint.wrappers[static_cast<size_t>(op.wrapper)].parts;
-  return std::ranges::any_of(inside,
-                             [&](int part) { return blueprint.parts[static_cast<size_t>(part)].present; });
-}
-
 int64_t elements(const Slot& slot) {
   int64_t count = 1;
   for (const Axis& axis : slot.axes) count *= axis.size();

@@ -233,14 +233,7 @@ class Unet : public Model {
 
   Step built(const Op& op, const Weights& weights) const {
     constexpr double kTransformerEpsilon = 1e-6;  // whatever the config says
-    Step step{.op = op};
-    const auto all_gone = [&](const Wrapper& wrapper) {
-      return std::ranges::none_of(
-          wrapper.parts, [&](int part) { return blueprint().parts[static_cast<size_t>(part)].present; });
-    };
-    step.present = op.part >= 0      ? blueprint().parts[static_cast<size_t>(op.part)].present
-                   : op.wrapper >= 0 ? !all_gone(blueprint().wrappers[static_cast<size_t>(op.wrapper)])
-                                     : true;
+    Step step{.op = op, .present = present(op, blueprint())};
     const auto around = [&] {
       return Around{.norm = norm(weights, op.path + ".norm", kTransformerEpsilon),
                     .into = weights.linear(op.path + ".proj_in"),
