@@ -19,6 +19,16 @@ HEIGHT = 6600
 # Runs in a copy of the page whose content security policy is taken away; says on the console what is wrong.
 PROBE = """
 const expect = (truth, what) => { if (!truth) console.error("probe: " + what); };
+// A window that the browser has not given the focus moves the focus without a word; the page's listeners are told here.
+const moves = HTMLElement.prototype.focus;
+HTMLElement.prototype.focus = function (...options) {
+  let told = false;
+  const hear = () => { told = true; };
+  this.addEventListener("focusin", hear);
+  moves.apply(this, options);
+  this.removeEventListener("focusin", hear);
+  if (!told && document.activeElement === this) this.dispatchEvent(new FocusEvent("focusin", {bubbles: true}));
+};
 const key = (element, name) => element.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true, cancelable: true}));
 const tip = document.querySelector(".tip");
 const root = document.documentElement;
