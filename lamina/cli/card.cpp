@@ -46,6 +46,12 @@ std::string named(const Edit& edit, const Blueprint& blueprint) {
         }
         if constexpr (requires { e.score; }) {
           if (e.score) rest = fmt::format(", score {:.4g}", *e.score);
+        } else if constexpr (requires { e.windows; }) {
+          rest = fmt::format(", windows of {0} x {0} tokens", e.windows.window);
+        } else if constexpr (requires { e.donors; }) {
+          rest = fmt::format(", {} inherits {}", e.conv, fmt::join(e.donors, " and "));
+        } else if constexpr (requires { e.gates; }) {
+          rest = fmt::format(", {} mixed once", e.conv);
         }
         return fmt::format("{} ({}){}", e.site, label, rest);
       },
@@ -120,24 +126,44 @@ std::string model_name(const Opened& opened) {
   return shown(path.has_filename() ? path.filename() : path.parent_path().filename());
 }
 
+namespace {
+
+// How often the plan does what `E` is.
+template <class... E>
+size_t edits_of(const Plan& plan) {
+  return static_cast<size_t>(std::ranges::count_if(
+      plan.edits, [](const Edit& edit) { return (std::holds_alternative<E>(edit) || ...); }));
+}
+
+// "1 neuron clamped", "2 neurons clamped".
+std::string counted_words(size_t count, std::string_view thing, std::string_view rest) {
+  return fmt::format("{} {}{} {}", count, thing, count == 1 ? "" : "s", rest);
+}
+
+}  // namespace
+
 std::string done_by(const Plan& plan, size_t parts) {
-  size_t gone = 0, clamped = 0, replaced = 0;
   std::set<std::string> frozen;  // one norm may have two readers
   for (const Edit& edit : plan.edits) {
-    if (const auto* freeze = std::get_if<FreezeNorm>(&edit))
-      frozen.insert(freeze->site);
-    else
-      ++(std::holds_alternative<Clamp>(edit)     ? clamped
-         : std::holds_alternative<Replace>(edit) ? replaced
-                                                 : gone);
+    if (const auto* freeze = std::get_if<FreezeNorm>(&edit)) frozen.insert(freeze->site);
   }
   std::string text;
   const auto add = [&](const std::string& what) { text += (text.empty() ? "" : ", ") + what; };
+  const auto say = [&](size_t count, std::string_view thing, std::string_view rest) {
+    if (count > 0) add(counted_words(count, thing, rest));
+  };
+  const size_t gone = edits_of<Cut, Silence>(plan);
   if (gone > 0 || plan.edits.empty())
     add(parts > 0 ? fmt::format("{} of {} parts cut", gone, parts) : fmt::format("{} sub-layers cut", gone));
-  if (clamped > 0) add(fmt::format("{} neuron{} clamped", clamped, clamped == 1 ? "" : "s"));
+  const size_t windowed = edits_of<Regional>(plan), heirs = edits_of<Inherit>(plan),
+               replaced = edits_of<Replace>(plan);
+  say(windowed, "attention", windowed == 1 ? "sees windows" : "see windows");
+  say(heirs, "convolution", heirs == 1 ? "inherits kernels" : "inherit kernels");
+  say(edits_of<Blend>(plan), "mixed convolution", "made plain");
+  say(edits_of<Unmask>(plan), "attention", "unmasked");
+  say(edits_of<Clamp>(plan), "neuron", "clamped");
   if (replaced > 0) add(fmt::format("{} row{} of neurons replaced", replaced, replaced == 1 ? "" : "s"));
-  if (!frozen.empty()) add(fmt::format("{} norm{} frozen", frozen.size(), frozen.size() == 1 ? "" : "s"));
+  say(frozen.size(), "norm", "frozen");
   return text;
 }
 
