@@ -1,6 +1,7 @@
 #include "lamina/methods/asdm/incubation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "lamina/base/error.h"
@@ -29,6 +30,106 @@ void take_over(Checkpoint& into, const Checkpoint& from, const std::string& stag
     stored.shard = shard;
   }
 }
+
+// One incubation: what is done, and the whole that it grows into.
+class Incubating {
+ public:
+  Incubating(const Opened& teacher, std::shared_ptr<const Model> model, const Plan& plan,
+             const TrainData& data, const IncubationOptions& options, Group& group, const Watch& watch)
+      : teacher_(teacher),
+        model_(std::move(model)),
+        plan_(plan),
+        data_(data),
+        options_(options),
+        group_(group),
+        watch_(watch),
+        stages_(stages_of(plan, teacher.blueprint)) {
+    if (stages_.empty()) fail("the plan edits nothing, so that there is nothing to incubate");
+    if (!options.steps.empty() && options.steps.size() != stages_.size())
+      fail("steps are said for {} stages, and the plan edits {}", options.steps.size(), stages_.size());
+    whole_ = apply(teacher.checkpoint, teacher.blueprint, plan);
+  }
+
+  Incubated go() {
+    Incubated result{.opened = {}};
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      result.stages.push_back(incubated(i));
+      if (result.stages.back().trained.broke_at > 0) break;
+    }
+    result.opened = declare(std::move(whole_));
+    return result;
+  }
+
+ private:
+  bool stays_in() const { return options_.order == Incubation::sequential; }
+
+  // The teacher with this stage in its cut form, and with those that are done where they stay in.
+  Opened hybrid(size_t at) const {
+    std::vector<std::string> in = {stages_[at]};
+    if (stays_in()) in.insert(in.end(), stages_.begin(), stages_.begin() + static_cast<std::ptrdiff_t>(at));
+    Checkpoint made =
+        apply(teacher_.checkpoint, teacher_.blueprint, restricted(plan_, teacher_.blueprint, in));
+    for (size_t i = 1; i < in.size(); ++i) take_over(made, whole_, in[i]);
+    return declare(std::move(made));
+  }
+
+  Student student_of(Opened opened, const std::string& stage) const {
+    Student::Options options{.dtype = options_.dtype, .frozen = options_.frozen, .device = options_.device};
+    for (const Slot& slot : opened.blueprint.slots) {
+      if (!of_stage(slot.name, stage)) options.frozen.push_back(slot.name);
+    }
+    return {std::move(opened), options};
+  }
+
+  double apart(const Student& student) const {
+    return distance(student.model(), *model_, data_.validation ? *data_.validation : data_.train,
+                    {.samples = data_.validation ? data_.validation_samples : 64,
+                     .batch = options_.train.batch,
+                     .device = options_.device});
+  }
+
+  IncubatedStage incubated(size_t at) {
+    const std::string& stage = stages_[at];
+    Student student = student_of(hybrid(at), stage);
+    TrainOptions train_options = options_.train;
+    if (!options_.steps.empty()) train_options.steps = options_.steps[at];
+    if (!train_options.state.empty()) train_options.state /= stage;
+    IncubatedStage record{.stage = stage};
+    for (const Parameter& parameter : student.parameters()) record.learning += parameter.value.numel();
+    record.before = apart(student);
+    TeachingOptions teaching_options = options_.teaching;
+    teaching_options.steps = train_options.steps;
+    Teaching teaching(model_, student.model(), data_.train, teaching_options);
+    const Later train_data(data_.train, steps_ * train_options.batch * train_options.accumulate);
+    record.trained = train(
+        student, teaching,
+        {.train = train_data, .validation = data_.validation, .validation_samples = data_.validation_samples},
+        train_options, teaching.hook(), group_, watch_, counted_on());
+    record.after = apart(student);
+    take_over(whole_, student.now().checkpoint, stage);
+    steps_ += train_options.steps;
+    return record;
+  }
+
+  std::function<void(const StepRecord&)> counted_on() const {
+    if (!options_.on_step) return {};
+    return [this](StepRecord record) {
+      record.step += steps_;
+      options_.on_step(record);
+    };
+  }
+
+  const Opened& teacher_;
+  std::shared_ptr<const Model> model_;
+  const Plan& plan_;
+  const TrainData& data_;
+  const IncubationOptions& options_;
+  Group& group_;
+  const Watch& watch_;
+  std::vector<std::string> stages_;
+  Checkpoint whole_;
+  int64_t steps_ = 0;  // of the stages that are done
+};
 
 }  // namespace
 
@@ -64,47 +165,33 @@ Plan restricted(const Plan& plan, const Blueprint& blueprint, const std::vector<
   return result;
 }
 
+std::vector<int64_t> dealt_steps(int64_t steps, size_t stages, double joint) {
+  if (!(joint >= 0 && joint < 1)) fail("a joint share of {}: a number from 0 and below 1 is expected", joint);
+  const auto count = static_cast<int64_t>(stages);
+  const int64_t together = std::llround(joint * static_cast<double>(steps)), own = steps - together;
+  if (own < count)
+    fail("{} steps, {} of them joint, are too few for {} stages; each takes one or more", steps, together,
+         stages);
+  std::vector<int64_t> dealt;
+  for (int64_t i = 0; i < count; ++i) dealt.push_back(own / count + (i < own % count ? 1 : 0));
+  dealt.push_back(together);
+  return dealt;
+}
+
+Batch Later::at(int64_t first, int64_t count) const {
+  Batch batch = data_.at(first + skipped_, count);
+  batch.first = first;
+  return batch;
+}
+
+std::string Later::digest() const {
+  return skipped_ == 0 ? data_.digest() : fmt::format("{} from {} on", data_.digest(), skipped_);
+}
+
 Incubated incubate(const Opened& teacher, std::shared_ptr<const Model> model, const Plan& plan,
                    const TrainData& data, const IncubationOptions& options, Group& group,
                    const Watch& watch) {
-  const Blueprint& blueprint = teacher.blueprint;
-  const std::vector<std::string> stages = stages_of(plan, blueprint);
-  if (stages.empty()) fail("the plan edits nothing, so that there is nothing to incubate");
-  Incubated result{.opened = {}};
-  Checkpoint whole = apply(teacher.checkpoint, blueprint, plan);
-  std::vector<std::string> done;
-  for (const std::string& stage : stages) {
-    std::vector<std::string> in = {stage};
-    if (options.order == Incubation::sequential) in.insert(in.end(), done.begin(), done.end());
-    Checkpoint hybrid = apply(teacher.checkpoint, blueprint, restricted(plan, blueprint, in));
-    for (const std::string& earlier : done) {
-      if (options.order == Incubation::sequential) take_over(hybrid, whole, earlier);
-    }
-    Opened opened = declare(std::move(hybrid));
-    Student::Options student_options{.dtype = options.dtype, .device = options.device};
-    for (const Slot& slot : opened.blueprint.slots) {
-      if (!of_stage(slot.name, stage)) student_options.frozen.push_back(slot.name);
-    }
-    Student student(std::move(opened), student_options);
-    TrainOptions train_options = options.train;
-    if (!train_options.state.empty()) train_options.state /= stage;
-    IncubatedStage record{.stage = stage};
-    const Batches& judged = data.validation ? *data.validation : data.train;
-    const EvaluateOptions evaluation{.samples = data.validation ? data.validation_samples : 64,
-                                     .batch = options.train.batch,
-                                     .device = options.device};
-    record.before = distance(student.model(), *model, judged, evaluation);
-    TeachingOptions teaching_options = options.teaching;
-    teaching_options.steps = options.train.steps;
-    Teaching teaching(model, student.model(), data.train, teaching_options);
-    record.trained = train(student, teaching, data, train_options, teaching.hook(), group, watch);
-    record.after = distance(student.model(), *model, judged, evaluation);
-    take_over(whole, student.now().checkpoint, stage);
-    result.stages.push_back(std::move(record));
-    done.push_back(stage);
-  }
-  result.opened = declare(std::move(whole));
-  return result;
+  return Incubating(teacher, std::move(model), plan, data, options, group, watch).go();
 }
 
 }  // namespace lamina::asdm

@@ -99,6 +99,63 @@ TEST_F(Incubating, OnlyTheStageLearnsAndTheWholeIsMadeOfThem) {
               HasSubstr("nothing to incubate"));
 }
 
+TEST_F(Incubating, StepsAreDealtToTheStagesAndAJointStretch) {
+  EXPECT_THAT(dealt_steps(100, 3, 0.25), ElementsAre(25, 25, 25, 25));
+  EXPECT_THAT(dealt_steps(100, 3, 0), ElementsAre(34, 33, 33, 0));
+  EXPECT_THAT(dealt_steps(6, 4, 0.25), ElementsAre(1, 1, 1, 1, 2));
+  EXPECT_THAT(tests::refusal([] { dealt_steps(4, 4, 0.25); }), HasSubstr("too few for 4 stages"));
+  EXPECT_THAT(tests::refusal([] { dealt_steps(4, 1, 1); }), HasSubstr("below 1"));
+}
+
+TEST_F(Incubating, LaterStretchesGoOnInTheData) {
+  const Noise data;
+  const Later later(data, 6);
+  EXPECT_TRUE(at::equal(later.at(2, 2).inputs.sample, data.at(8, 2).inputs.sample));
+  EXPECT_NE(later.digest(), data.digest());
+  EXPECT_EQ(Later(data, 0).digest(), data.digest());
+}
+
+TEST_F(Incubating, GoesOnToTheSameBits) {
+  const Noise data;
+  const tests::Folder folder;
+  const std::shared_ptr<const Model> teacher = build_model(opened(), {.dtype = at::kDouble});
+  const auto run = [&](const char* state, bool resume, int64_t until) {
+    std::stop_source stop;
+    std::vector<int64_t> seen;
+    IncubationOptions options{
+        .train = {.batch = 2, .learning_rate = 1e-6, .checkpoint_every = 1},
+        .steps = {2, 3, 2},
+        .teaching = {.task = 0, .feature = 0, .mode = FeatureMode::none, .look_every = 0},
+        .dtype = at::kDouble};
+    options.train.state = folder / state;
+    options.train.resume = resume;
+    options.on_step = [&](const StepRecord& record) {
+      seen.push_back(record.step);
+      if (record.step == until) stop.request_stop();
+    };
+    Incubated done{.opened = {}};
+    try {
+      done = incubate(opened(), teacher, plan(), {.train = data}, options, *alone(),
+                      {.tick = {}, .stop = stop.get_token()});
+    } catch (const Stopped&) {
+    }
+    return std::pair(std::move(done), seen);
+  };
+  const auto [whole, steps] = run("whole", false, 100);
+  EXPECT_THAT(steps, ElementsAre(1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(run("halves", false, 4).second, ElementsAre(1, 2, 3, 4));
+  const auto [halves, rest] = run("halves", true, 100);
+  EXPECT_THAT(rest, ElementsAre(5, 6, 7));
+  for (const Stored& stored : whole.opened.checkpoint.tensors)
+    EXPECT_TRUE(
+        at::equal(load(stored, at::kDouble), load(*halves.opened.checkpoint.find(stored.name), at::kDouble)))
+        << stored.name;
+  for (size_t i = 0; i < whole.stages.size(); ++i) {
+    EXPECT_EQ(whole.stages[i].before, halves.stages[i].before);
+    EXPECT_EQ(whole.stages[i].after, halves.stages[i].after);
+  }
+}
+
 // Any model with a read_out says what pictures mean; here one that reads three channels.
 class Semantics : public testing::Test {
  protected:
