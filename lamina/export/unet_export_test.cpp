@@ -10,6 +10,7 @@
 #include "lamina/family/unet_names.h"
 #include "lamina/format/safetensors.h"
 #include "tests/help.h"
+#include "tests/unet_config.h"
 
 namespace lamina {
 namespace {
@@ -19,20 +20,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
+using tests::four_stages;
 using tests::refusal;
 namespace fs = std::filesystem;
 
-Json small_config() {
-  Json config = unet::published_config("sd1.5");
-  config["block_out_channels"] = {8, 16, 16, 16};
-  config["norm_num_groups"] = 4;
-  config["attention_head_dim"] = 2;
-  config["cross_attention_dim"] = 12;
-  return config;
-}
-
 // Numbers that tell tensors apart.
-Opened small(const Json& config = small_config()) {
+Opened small(const Json& config = four_stages()) {
   const Blueprint blueprint = unet::blueprint(config, "config");
   Checkpoint checkpoint;
   checkpoint.path = "small";

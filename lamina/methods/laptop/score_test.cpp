@@ -5,46 +5,20 @@
 
 #include <cmath>
 
-#include "lamina/family/unet.h"
-#include "tests/laws/tiny.h"
+#include "tests/laws/unets.h"
 
 namespace lamina::laptop {
 namespace {
 
-const Architecture& unet_architecture() {
-  return architecture_of(
-      {{"architectures", {"UNet2DConditionModel"}}, {"_class_name", "UNet2DConditionModel"}}, "test");
-}
-
-// As Stable Diffusion 1: four stages, transformers of one block, convolutions as projections.
-Json four_stages() {
-  Json config = unet::published_config("sd1.5");
-  config["block_out_channels"] = {8, 16, 16, 16};
-  config["attention_head_dim"] = 2;
-  config["cross_attention_dim"] = 12;
-  config["norm_num_groups"] = 4;
-  return config;
-}
+using tiny::four_stages;
+using tiny::unet_architecture;
+using tiny::unet_inputs;
 
 // A transformer of two blocks of which one is gone: with the other its wrapper goes.
 Json one_block_left() {
   Json config = unet_architecture().tiny();
   config[std::string(unet::kRemoved)] = {"down_blocks.2.attentions.0.transformer_blocks.1"};
   return config;
-}
-
-Inputs inputs_for(const Json& config, int64_t batch, uint64_t seed) {
-  const unet::Config c = unet::read_config(config, "test");
-  const auto normal = [&](std::vector<int64_t> sizes) {
-    return random_normal(sizes, seed++).to(at::kDouble);
-  };
-  Inputs inputs{.sample = normal({batch, c.in_channels, 8, 8}),
-                .time = at::arange(batch).to(at::kDouble) * 321 + 1,
-                .text = normal({batch, 5, c.context[0]})};
-  if (c.added_width > 0)
-    inputs.added = {{"text_embeds", normal({batch, c.added_width - 6 * c.added_time_width})},
-                    {"time_ids", at::ones({batch, 6}, at::kDouble)}};
-  return inputs;
 }
 
 struct Case {
@@ -77,7 +51,7 @@ BatchScores::PerSample full_passes(const Model& model, const Inputs& inputs) {
 }
 
 TEST_P(EveryShape, PrefixReuseIsExact) {
-  const Inputs inputs = inputs_for(GetParam().config(), 2, 5);
+  const Inputs inputs = unet_inputs(GetParam().config(), 5);
   const std::vector<Site> candidates = candidates_of(model().blueprint());
   const BatchScores scores = score(model(), candidates, {.inputs = inputs}, {.rows = 1});
   const BatchScores::PerSample full = full_passes(model(), inputs);
@@ -90,7 +64,7 @@ TEST_P(EveryShape, PrefixReuseIsExact) {
 }
 
 TEST_P(EveryShape, CandidatesInOneBatchAreEqualUpToRounding) {
-  const Inputs inputs = inputs_for(GetParam().config(), 2, 7);
+  const Inputs inputs = unet_inputs(GetParam().config(), 7);
   const std::vector<Site> candidates = candidates_of(model().blueprint());
   const BatchScores::PerSample full = full_passes(model(), inputs);
   for (int64_t rows : {4, 7, 1000}) {
@@ -102,7 +76,7 @@ TEST_P(EveryShape, CandidatesInOneBatchAreEqualUpToRounding) {
 
 TEST_P(EveryShape, OtherLossesAreWhatTheySay) {
   const Json config = GetParam().config();
-  const Inputs inputs = inputs_for(config, 2, 11);
+  const Inputs inputs = unet_inputs(config, 11);
   Inputs untold = inputs;
   untold.text = at::zeros_like(inputs.text);
   const Tensor target = random_normal(inputs.sample.sizes(), 3).to(at::kDouble);
@@ -153,7 +127,7 @@ TEST(Score, BatchesGatherAndTravelAsJson) {
   std::vector<BatchScores> batches;
   for (uint64_t seed : {1, 2}) {
     batches.push_back(
-        score(*tiny.model, candidates, {.inputs = inputs_for(unet_architecture().tiny(), 2, seed)}, {}));
+        score(*tiny.model, candidates, {.inputs = unet_inputs(unet_architecture().tiny(), seed)}, {}));
     const std::string text = to_json(batches.back()).dump();
     const BatchScores again =
         batch_scores_from_json(parse_json(text, "journal"), candidates.size(), "journal");
@@ -191,8 +165,7 @@ TEST(Score, JointLossIsThatOfAPass) {
   tiny::Tiny tiny(unet_architecture(), {.config = four_stages()});
   const Model& model = *tiny.model;
   Calibration calibration;
-  for (uint64_t seed : {1, 2, 3})
-    calibration.batches.push_back({.inputs = inputs_for(four_stages(), 2, seed)});
+  for (uint64_t seed : {1, 2, 3}) calibration.batches.push_back({.inputs = unet_inputs(four_stages(), seed)});
   const std::vector<Site> all = candidates_of(model.blueprint()), one = {all[5]};
   const JointLoss joint(model, calibration), shorter(model, calibration, 3);
   EXPECT_EQ(joint.mean_of({}), 0);
@@ -210,7 +183,7 @@ TEST(Score, JointLossIsThatOfAPass) {
 TEST(Score, TimesAreMeasuredPartByPart) {
   tiny::Tiny tiny(unet_architecture(), {.config = four_stages()});
   const std::vector<Site> all = candidates_of(tiny.model->blueprint());
-  const Times times = measured_times(*tiny.model, all, inputs_for(four_stages(), 1, 1), 3);
+  const Times times = measured_times(*tiny.model, all, unet_inputs(four_stages(), 1, {.batch = 1}), 3);
   ASSERT_EQ(times.saved.size(), all.size());
   EXPECT_GT(times.whole, 0);
   for (double saved : times.saved) EXPECT_GE(saved, 0);
