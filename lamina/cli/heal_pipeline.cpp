@@ -6,6 +6,8 @@
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/pipeline.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/heal_pipeline_asdm.h"
+#include "lamina/cli/heal_pipeline_flags.h"
 #include "lamina/cli/heal_pipeline_run.h"
 #include "lamina/cli/session.h"
 #include "lamina/heal/denoise.h"
@@ -20,82 +22,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::string_view kScenes = "scenes";
-
-struct PipelineFlags {
-  fs::path pipeline, out, teacher;
-  std::string pictures, features = "teacher-norm", scale = "one", frozen, targets, weights;
-  int64_t scenes = 100000, held_out = 64, size = 0;
-  uint64_t scene_seed = 0;
-  int64_t rank = 0;
-  double alpha = 32, average = 0, dropped = 0.1;
-  TeachingOptions teaching = {};
-};
-
-void add_flags(CLI::App& app, PipelineFlags& flags) {
-  app.add_option("PIPELINE", flags.pipeline, "folder with a model_index.json")->required();
-  app.add_option("-o,--output", flags.out, "folder to write")->required();
-  app.add_option("--pictures", flags.pictures,
-                 "what is learnt from: a folder of PNG files, each with a caption in NAME.txt or in "
-                 "metadata.jsonl; or the word scenes, for generated ones")
-      ->required()
-      ->group("Data");
-  app.add_option("--size", flags.size,
-                 "side of the pictures in pixels (default: what the denoiser was made for)")
-      ->group("Data");
-  app.add_option("--scenes", flags.scenes, "generated scenes that an epoch has")
-      ->capture_default_str()
-      ->group("Data");
-  app.add_option("--scene-seed", flags.scene_seed, "of generated scenes")
-      ->capture_default_str()
-      ->group("Data");
-  app.add_option("--held-out", flags.held_out, "pictures that are not learnt from, for the errors")
-      ->capture_default_str()
-      ->group("Data");
-  app.add_option("--caption-dropout", flags.dropped, "share of the captions that become the empty one")
-      ->capture_default_str()
-      ->group("Data");
-  app.add_option("--teacher", flags.teacher, "pipeline whose denoiser is learnt from")->group("Distillation");
-  app.add_option("--features", flags.features,
-                 "how maps are compared: teacher-norm, batch-norm, ema-loss, layernorm, masked, plain, "
-                 "plain-equal (the control), none")
-      ->capture_default_str()
-      ->group("Distillation");
-  app.add_option("--feature-weight", flags.teaching.feature, "of all maps together")
-      ->capture_default_str()
-      ->group("Distillation");
-  app.add_option("--feature-scale", flags.scale,
-                 "of teacher-norm and batch-norm: one, or calibrated (times the mean square of all maps)")
-      ->capture_default_str()
-      ->group("Distillation");
-  app.add_option("--out-weight", flags.teaching.output, "of the distance to what the teacher says")
-      ->capture_default_str()
-      ->group("Distillation");
-  app.add_option("--task-weight", flags.teaching.task, "of the noise itself")
-      ->capture_default_str()
-      ->group("Distillation");
-  app.add_option("--ema", flags.average,
-                 "write a moving average of the weights with this decay; 0: the weights")
-      ->capture_default_str()
-      ->group("What learns");
-  app.add_option("--lora", flags.rank, "train adapters of this rank in place of the weights")
-      ->check(CLI::Range(1, 1 << 16))
-      ->group("What learns");
-  app.add_option("--alpha", flags.alpha, "of the adapters")->capture_default_str()->group("What learns");
-  app.add_option("--targets", flags.targets, "linear maps that get an adapter, globs, comma-separated")
-      ->group("What learns");
-  app.add_option("--frozen", flags.frozen, "tensors that stay as they are, globs, comma-separated")
-      ->group("What learns");
-  app.add_option("--weights", flags.weights,
-                 "type of the weights that are written: float32, float16, bfloat16 (default: as they came)")
-      ->group("What is written");
-}
-
-FeatureScale scale_of(const std::string& name) {
-  if (name == "one") return FeatureScale::one;
-  if (name == "calibrated") return FeatureScale::calibrated;
-  fail("--feature-scale {}: one and calibrated are possible", in_quotes(name));
-}
+constexpr std::string_view kTogether = "all together";  // the last stretch of an incubation
 
 Opened denoiser_of(const Pipeline& pipeline) {
   if (!pipeline.has("unet")) fail("{}: has no unet", pipeline.path.string());
@@ -150,15 +77,17 @@ HealedPipeline::Seen seen_by(const Model& model, const Model* teacher, const Bat
 // What a file says about how it came to be.
 std::string provenance(const PipelineFlags& flags, const TrainOptions& options, const HealedPipeline& run,
                        const std::string& teacher) {
-  const Json json = {{"steps", std::ssize(run.trained.curve)},
-                     {"batch", options.batch * options.accumulate},
-                     {"seed", options.seed},
-                     {"seconds", std::round(run.seconds)},
-                     {"lr", options.learning_rate},
-                     {"features", teacher.empty() ? "none" : flags.features},
-                     {"teacher_sha256", teacher},
-                     {"ema", flags.average},
-                     {"lamina", version_of()}};
+  Json json = {{"steps", std::ssize(run.trained.curve)},
+               {"batch", options.batch * options.accumulate},
+               {"seed", options.seed},
+               {"seconds", std::round(run.seconds)},
+               {"lr", options.learning_rate},
+               {"features", teacher.empty() ? "none" : flags.features},
+               {"teacher_sha256", teacher},
+               {"ema", flags.average},
+               {"lamina", version_of()}};
+  if (!run.incubation.empty()) json["incubate"] = run.incubation;
+  if (flags.teaching.semantic > 0) json["semantic"] = flags.teaching.semantic;
   return json.dump();
 }
 
@@ -184,15 +113,23 @@ class Healing {
     use_threads(thread_count(training_.threads));
     const Pipeline pipeline = open_pipeline(flags_.pipeline);
     const Painter painter(pipeline, {.dtype = arithmetic_of(training_.dtype), .without_denoiser = true});
-    const Opened opened = denoiser_of(pipeline);
+    Opened opened = denoiser_of(pipeline);
     run_.name = pipeline.path.filename().string();
     open_teacher();
-    Student student(opened, student_options());
     const int64_t side = flags_.size > 0 ? flags_.size : usual_side(opened, painter);
     const PictureData data = data_of(flags_, painter, side, options_.seed);
     run_.pictures = data.learnt->said();
     run_.held_out = data.held->said();
-    learn(student, data);
+    teaching_ = teaching_of(flags_, options_);
+    teaching_.teacher = teacher_hash_;
+    if (teaching_.semantic > 0) see(painter, side);
+    Follow follow(
+        terminal_, options_,
+        {.log = folder_.log(), .quiet = group_.rank() != 0, .samples = options_.batch * options_.accumulate});
+    Stretch stretch{.options = options_};
+    if (!flags_.incubate.empty()) stretch = incubate(opened, data, follow);
+    Student student(std::move(opened), student_options());
+    learn(student, data, stretch, follow);
     if (group_.rank() != 0) return Status::ok;
     write(student, pipeline);
     return run_.trained.broke_at > 0 ? Status::failed : Status::ok;
@@ -203,6 +140,8 @@ class Healing {
     std::vector<fs::path> all = {flags.pipeline};
     if (!flags.teacher.empty()) all.push_back(flags.teacher);
     if (flags.pictures != kScenes) all.emplace_back(flags.pictures);
+    for (const fs::path& path : {flags.plan, flags.scorer})
+      if (!path.empty()) all.push_back(path);
     return all;
   }
 
@@ -216,26 +155,92 @@ class Healing {
 
   void open_teacher() {
     if (flags_.teacher.empty()) return;
-    const Opened opened = denoiser_of(open_pipeline(flags_.teacher));
-    teacher_hash_ = opened.checkpoint.hash(terminal_.watch());
-    teacher_ = build_model(opened, {.dtype = arithmetic_of(training_.dtype)});
+    teacher_opened_ = denoiser_of(open_pipeline(flags_.teacher));
+    teacher_hash_ = teacher_opened_->checkpoint.hash(terminal_.watch());
+    teacher_ = build_model(*teacher_opened_, {.dtype = arithmetic_of(training_.dtype)});
     run_.taught = true;
     run_.settings.emplace_back(
         "teacher", fmt::format("{} (sha256 {})", shown(flags_.teacher.filename()), teacher_hash_));
   }
 
-  void learn(Student& student, const PictureData& data) {
-    const Watch watch = terminal_.watch();
-    watch.report({"before", 0, 0, ""});
-    run_.before = seen_by(student.model(), teacher_.get(), *data.validation, options_.batch);
-    TeachingOptions teaching = flags_.teaching;
-    teaching.mode = feature_mode_from_name(flags_.features);
-    teaching.scale = scale_of(flags_.scale);
-    teaching.steps = options_.schedule_steps > 0 ? options_.schedule_steps : options_.steps;
-    teaching.teacher = teacher_hash_;
+  // What is left to learn for all weights together: steps behind `first` of the run.
+  struct Stretch {
+    TrainOptions options;
+    int64_t first = 0;
+  };
+
+  void see(const Painter& painter, int64_t side) {
+    const std::string hash = add_semantics(teaching_, painter,
+                                           {.scorer = flags_.scorer,
+                                            .side = side,
+                                            .dtype = arithmetic_of(training_.dtype),
+                                            .watch = terminal_.watch()});
+    teaching_.teacher += " and the scorer " + hash;
+    run_.settings.emplace_back("scorer", fmt::format("{} (sha256 {}), term of weight {}",
+                                                     shown(flags_.scorer), hash, teaching_.semantic));
+  }
+
+  void measure_before(const Model& model, const PictureData& data) {
+    terminal_.watch().report({"before", 0, 0, ""});
+    run_.before = seen_by(model, teacher_.get(), *data.validation, options_.batch);
+  }
+
+  // Stage by stage; `opened`, the cut, becomes what the stages have become.
+  Stretch incubate(Opened& opened, const PictureData& data, Follow& follow) {
+    const Plan plan = plan_of_cut(flags_.pipeline, flags_.plan);
+    check_is_cut(opened, *teacher_opened_, plan);
+    const std::vector<std::string> stages = asdm::stages_of(plan, teacher_opened_->blueprint);
+    std::vector<int64_t> steps = asdm::dealt_steps(options_.steps, stages.size(), flags_.joint_share);
+    Stretch stretch{.options = options_, .first = options_.steps - steps.back()};
+    stretch.options.steps = steps.back();
+    stretch.options.state /= "joint";
+    steps.pop_back();
+    measure_before(*build_model(opened, {.dtype = arithmetic_of(training_.dtype)}), data);
+    const asdm::Incubated done = asdm::incubate(*teacher_opened_, teacher_, plan,
+                                                {.train = *data.train, .validation = data.validation.get()},
+                                                {.order = asdm::incubation_from_name(flags_.incubate),
+                                                 .train = options_,
+                                                 .steps = steps,
+                                                 .teaching = teaching_,
+                                                 .frozen = globs_of(flags_.frozen),
+                                                 .dtype = arithmetic_of(training_.dtype),
+                                                 .on_step = follow.on_step()},
+                                                group_, follow.watch());
+    run_.incubation = flags_.incubate;
+    run_.trained = one_behind_the_other(done.stages);
+    for (const asdm::IncubatedStage& stage : done.stages) {
+      run_.stages.push_back({stage.stage, std::ssize(stage.trained.curve), stage.before, stage.after});
+      run_.learning += stage.learning;
+    }
+    std::vector<Sidecar> beside = std::move(opened.checkpoint.sidecars);
+    opened = done.opened;
+    opened.checkpoint.sidecars = std::move(beside);
+    return stretch;
+  }
+
+  void learn(Student& student, const PictureData& data, const Stretch& stretch, Follow& follow) {
+    if (run_.incubation.empty()) measure_before(student.model(), data);
+    if (stretch.options.steps > 0 && run_.trained.broke_at == 0) together(student, data, stretch, follow);
+    if (run_.trained.curve.empty())
+      fail("step {}: {} is not a number, so that nothing was learnt; is the learning rate too high?",
+           run_.trained.broke_at, run_.trained.broke_on);
+    if (averaging_) shown_.emplace(*averaging_);  // what is measured and written
+    for (const StepRecord& record : run_.trained.curve) run_.seconds += record.seconds;
+    follow.watch().report({"after", 0, 0, ""});
+    run_.after = seen_by(student.model(), teacher_.get(), *data.validation, options_.batch);
+    if (!run_.stages.empty() && run_.stages.back().name == kTogether)
+      run_.stages.back().after = *run_.after.to_teacher;
+    if (group_.rank() == 0) follow.finish(run_.trained);
+    run_.parameters = student.opened().blueprint.parameters();
+    run_.average = flags_.average;
+  }
+
+  void together(Student& student, const PictureData& data, const Stretch& stretch, Follow& follow) {
     std::vector<Hook*> hooks;
     std::unique_ptr<Objective> objective;
     if (teacher_) {
+      TeachingOptions teaching = teaching_;
+      if (stretch.first > 0) teaching.steps = stretch.options.steps;
       auto made = std::make_unique<Teaching>(teacher_, student.model(), *data.train, teaching);
       hooks.push_back(&made->hook());
       run_.taps = made->taps();
@@ -247,22 +252,21 @@ class Healing {
     if (flags_.average > 0) averaging_.emplace(student.parameters(), flags_.average);
     if (averaging_) hooks.push_back(&*averaging_);
     Hooks all(std::move(hooks));
-    Follow follow(
-        terminal_, options_,
-        {.log = folder_.log(), .quiet = group_.rank() != 0, .samples = options_.batch * options_.accumulate});
-    run_.trained = train(student, *objective, {.train = *data.train, .validation = data.validation.get()},
-                         options_, all, group_, follow.watch(), follow.on_step());
-    if (run_.trained.curve.empty())
-      fail("step {}: {} is not a number, so that nothing was learnt; is the learning rate too high?",
-           run_.trained.broke_at, run_.trained.broke_on);
-    if (averaging_) shown_.emplace(*averaging_);  // what is measured and written
-    for (const StepRecord& record : run_.trained.curve) run_.seconds += record.seconds;
-    watch.report({"after", 0, 0, ""});
-    run_.after = seen_by(student.model(), teacher_.get(), *data.validation, options_.batch);
-    if (group_.rank() == 0) follow.finish(run_.trained);
+    std::optional<HealedPipeline::Stage> joint;
+    if (!run_.incubation.empty())
+      joint = {.name = std::string(kTogether),
+               .before = distance(student.model(), *teacher_, *data.validation, {.batch = options_.batch})};
+    const asdm::Later rest(*data.train, stretch.first * options_.batch * options_.accumulate);
+    const Trained trained =
+        train(student, *objective, {.train = rest, .validation = data.validation.get()}, stretch.options, all,
+              group_, follow.watch(), [told = follow.on_step(), first = stretch.first](StepRecord record) {
+                record.step += first;
+                told(record);
+              });
+    run_.learning = 0;
     for (const Parameter& parameter : student.parameters()) run_.learning += parameter.value.numel();
-    run_.parameters = student.opened().blueprint.parameters();
-    run_.average = flags_.average;
+    if (joint) joint->steps = std::ssize(trained.curve), run_.stages.push_back(*joint);
+    append(run_.trained, trained, stretch.first);
   }
 
   void write(const Student& student, const Pipeline& pipeline) {
@@ -286,6 +290,8 @@ class Healing {
     folder_.commit();
     terminal_.clear();
     json["training"] = curve_json(run_.trained);
+    if (!run_.incubation.empty()) json["incubation"] = incubation_json(run_);
+    if (run_.taught) json["shares"] = shares_of(run_);
     print(training_.json ? json.dump(2) + "\n" : summary_of(run_, folder_.target()));
   }
 
@@ -314,8 +320,10 @@ class Healing {
   Terminal terminal_;
   TrainingFolder folder_;
   TrainOptions options_;
+  std::optional<Opened> teacher_opened_;
   std::shared_ptr<const Model> teacher_;
   std::string teacher_hash_;
+  TeachingOptions teaching_;
   std::optional<Averaging> averaging_;
   std::optional<Averaging::Shown> shown_;  // from when training has ended
   HealedPipeline run_;
@@ -336,6 +344,9 @@ int run_heal_pipeline(int argc, char** argv) {
       "the pipeline with what became of it.\n\n"
       "Example: lamina heal smaller --teacher PIPELINE --pictures photos --steps 1000 -o healed\n"
       "         lamina heal smaller --teacher PIPELINE --pictures scenes --features plain -o control\n"
+      "         lamina heal smaller --teacher PIPELINE --pictures scenes --incubate sequential -o grown\n"
+      "         lamina heal smaller --teacher PIPELINE --pictures scenes --semantic 1 --scorer SCORER -o "
+      "meant\n"
       "The loss is task + output + features, as BK-SDM has it; how maps are compared --features says. "
       "Ctrl-C stops after the present step; the same command with --resume goes on.",
       "heal");
@@ -346,17 +357,7 @@ int run_heal_pipeline(int argc, char** argv) {
   add_flags(app, flags);
   add_training_flags(app, training);
   parse(app, argc, argv);
-  for (const char* flag :
-       {"--features", "--feature-weight", "--feature-scale", "--out-weight", "--task-weight"}) {
-    if (app.count(flag) > 0 && flags.teacher.empty()) fail("{} goes with --teacher", flag);
-  }
-  for (const char* flag : {"--alpha", "--targets"}) {
-    if (app.count(flag) > 0 && flags.rank == 0) fail("{} goes with --lora", flag);
-  }
-  for (const char* flag : {"--scenes", "--scene-seed"}) {
-    if (app.count(flag) > 0 && flags.pictures != kScenes) fail("{} goes with --pictures scenes", flag);
-  }
-  if (training.device != "cpu") fail("--device {}: pipelines are healed on the cpu", training.device);
+  check_flags(app, flags, training);
   const TrainOptions options = options_of(training);
   const std::string command = command_line(argc, argv, "heal");
   keep_memory_between_steps();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "lamina/base/error.h"
@@ -75,21 +76,28 @@ report::Series error_series(const HealedPipeline& run) {
   return series;
 }
 
-report::Section shares_section(const HealedPipeline& run) {
-  const std::vector<StepRecord>& curve = run.trained.curve;
-  report::Series shares{.title = "Share of each term in the loss",
-                        .x = steps_axis(),
-                        .y = {.name = "share", .format = {Notation::fixed, 3}}};
+std::set<std::string> terms_in(const std::vector<StepRecord>& curve) {
   std::set<std::string> names;
   for (const StepRecord& record : curve) {
     for (const auto& [name, value] : record.terms) names.insert(name);
   }
   names.erase(kRatio);
-  for (const std::string& name : names)
-    shares.curves.push_back(stretched(curve, name, [&](const StepRecord& record) {
-      const double sum = all_terms(record);
-      return sum > 0 ? term_of(record, name) / sum : report::not_measured;
-    }));
+  return names;
+}
+
+double share_of(const StepRecord& record, const std::string& name) {
+  const double sum = all_terms(record);
+  return sum > 0 ? term_of(record, name) / sum : report::not_measured;
+}
+
+report::Section shares_section(const HealedPipeline& run) {
+  const std::vector<StepRecord>& curve = run.trained.curve;
+  report::Series shares{.title = "Share of each term in the loss",
+                        .x = steps_axis(),
+                        .y = {.name = "share", .format = {Notation::fixed, 3}}};
+  for (const std::string& name : terms_in(curve))
+    shares.curves.push_back(
+        stretched(curve, name, [&](const StepRecord& record) { return share_of(record, name); }));
   if (!shares.curves.empty()) shares.curves.front().role = report::Curve::Role::method;
   report::Section section{.title = "What the loss was made of", .elements = {std::move(shares)}};
   report::Curve ratio =
@@ -114,6 +122,21 @@ report::Section shares_section(const HealedPipeline& run) {
     section.elements.push_back(std::move(taps));
   }
   return section;
+}
+
+report::Section stages_section(const HealedPipeline& run) {
+  using Kind = report::Column::Kind;
+  report::Table table{.title = "Distance to the teacher",
+                      .columns = {{.name = "what learnt", .kind = Kind::code},
+                                  {.name = "steps", .kind = Kind::number, .format = report::whole()},
+                                  {.name = "before", .kind = Kind::number, .format = kError},
+                                  {.name = "after", .kind = Kind::number, .format = kError}},
+                      .note = run.incubation == "sequential"
+                                  ? "Of the teacher with this stage, and those above it, in its cut form."
+                                  : "Of the teacher with this stage alone in its cut form."};
+  for (const HealedPipeline::Stage& stage : run.stages)
+    table.rows.push_back({.cells = {stage.name, stage.steps, stage.before, stage.after}});
+  return {.title = fmt::format("Stage by stage, {}", run.incubation), .elements = {std::move(table)}};
 }
 
 report::Verdict verdict_of(const HealedPipeline& run) {
@@ -152,6 +175,29 @@ report::Verdict verdict_of(const HealedPipeline& run) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, double>> shares_of(const HealedPipeline& run) {
+  std::vector<std::pair<std::string, double>> shares;
+  for (const std::string& name : terms_in(run.trained.curve)) {
+    double sum = 0;
+    int64_t found = 0;
+    for (const StepRecord& record : run.trained.curve) {
+      const double share = share_of(record, name);
+      if (std::isfinite(share)) sum += share, ++found;
+    }
+    if (found > 0) shares.emplace_back(name, sum / static_cast<double>(found));
+  }
+  std::ranges::stable_sort(shares, std::greater<>(), &std::pair<std::string, double>::second);
+  return shares;
+}
+
+Json incubation_json(const HealedPipeline& run) {
+  Json json = {{"order", run.incubation}, {"stages", Json::array()}};
+  for (const HealedPipeline::Stage& stage : run.stages)
+    json["stages"].push_back(
+        {{"stage", stage.name}, {"steps", stage.steps}, {"before", stage.before}, {"after", stage.after}});
+  return json;
+}
+
 report::Report report_of(const HealedPipeline& run) {
   report::Report report{.title = fmt::format("Healing {}", run.name),
                         .date = today(),
@@ -160,6 +206,7 @@ report::Report report_of(const HealedPipeline& run) {
                         .verdict = verdict_of(run),
                         .sections = {}};
   report.sections.push_back({.title = "The curve", .elements = {error_series(run)}});
+  if (!run.stages.empty()) report.sections.push_back(stages_section(run));
   if (run.taught) report.sections.push_back(shares_section(run));
   Settings rows = run.settings;
   rows.emplace_back("hardware", processor_name());
@@ -179,11 +226,19 @@ report::Report report_of(const HealedPipeline& run) {
 
 std::string summary_of(const HealedPipeline& run, const std::filesystem::path& target) {
   const report::Style style = style_of(STDOUT_FILENO);
-  return fmt::format(
-      "Healing {}\n\n{}\n{}\npipeline     {}\nreport       {}\ncurve        {}\ntime         {}\n", run.name,
-      report::terminal_verdict(verdict_of(run), style), report::terminal_chart(error_series(run), style),
-      shown(target / "pipeline"), shown(target / "report.html"), shown(target / "curve.jsonl"),
-      human_seconds(run.seconds));
+  std::string text =
+      fmt::format("Healing {}\n\n{}\n{}\n", run.name, report::terminal_verdict(verdict_of(run), style),
+                  report::terminal_chart(error_series(run), style));
+  for (const HealedPipeline::Stage& stage : run.stages)
+    text += fmt::format("{:<16} {:>7} step{} distance to the teacher {:.4g} -> {:.4g}\n", stage.name,
+                        thousands(stage.steps), stage.steps == 1 ? ", " : "s,", stage.before, stage.after);
+  std::vector<std::string> shares;
+  for (const auto& [name, share] : shares_of(run))
+    shares.push_back(fmt::format("{} {:.1f} %", name, 100 * share));
+  if (!shares.empty()) text += fmt::format("the loss     {}\n", fmt::join(shares, ", "));
+  return text + fmt::format("pipeline     {}\nreport       {}\ncurve        {}\ntime         {}\n",
+                            shown(target / "pipeline"), shown(target / "report.html"),
+                            shown(target / "curve.jsonl"), human_seconds(run.seconds));
 }
 
 }  // namespace lamina::cli

@@ -26,11 +26,22 @@ struct HealedPipeline {
   Seen before, after;
   std::vector<FeatureTap> taps = {};
   std::vector<double> mean_squares = {};
+  // Of --incubate: each stage inside the teacher, and at last all of them together.
+  struct Stage {
+    std::string name;
+    int64_t steps = 0;
+    double before = 0, after = 0;  // distance to the teacher
+  };
+  std::string incubation = {};  // "sequential"; empty: all learnt at once
+  std::vector<Stage> stages = {};
   double seconds = 0;
   Settings settings = {};
 };
 
+// The means over all steps that have the term.
+std::vector<std::pair<std::string, double>> shares_of(const HealedPipeline& run);
 report::Report report_of(const HealedPipeline& run);
+Json incubation_json(const HealedPipeline& run);
 std::string summary_of(const HealedPipeline& run, const std::filesystem::path& target);
 
 }  // namespace lamina::cli
