@@ -45,19 +45,7 @@ void add_flags(CLI::App& app, DrawFlags& flags) {
       ->check(CLI::Range(1, 256));
   app.add_option("--preview", flags.preview,
                  "every so many steps, OUT.preview.png is what it looks like by now");
-  app.add_option("--inherit", flags.inherit,
-                 "features taken over from an earlier call: deep:INTERVAL[:BRANCH][:MODE], "
-                 "layer:PARTS:INTERVAL[:MODE]; MODE is uniform, front or middle")
-      ->group("Faster");
-  app.add_option("--merge", flags.merge,
-                 "percent of the tokens merged before self-attention at the largest map")
-      ->capture_default_str()
-      ->group("Faster");
-  app.add_option("--switch", flags.other_unet, "folder of another U-Net, which makes the first calls")
-      ->group("Faster");
-  app.add_option("--switch-at", flags.switch_at, "share of the calls after which the pipeline's own goes on")
-      ->capture_default_str()
-      ->group("Faster");
+  add_faster_flags(app, flags.faster);
   app.add_option("--dtype", flags.dtype, "float32 or float64")->capture_default_str();
   app.add_option("--device", flags.device, "cpu, or cuda where libtorch has it")->capture_default_str();
   app.add_option("--threads", flags.threads,
@@ -85,8 +73,7 @@ void check_out(const fs::path& out) {
 void check(const DrawFlags& flags) {
   check_number("cfg", flags.cfg, 0, 1000);
   check_number("eta", flags.eta, 0, 1);
-  check_number("merge", flags.merge, 0, 75);
-  check_number("switch-at", flags.switch_at, 0, 1);
+  check(flags.faster);
   check_number("preview", static_cast<double>(flags.preview), 0, 1000);
   if (!(flags.strength > 0 && flags.strength <= 1))
     fail("--strength {}: a number above 0 and up to 1 is expected", flags.strength);

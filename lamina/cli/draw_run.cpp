@@ -8,7 +8,6 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/training.h"
-#include "lamina/models/registry.h"
 #include "lamina/tensor/tensor_file.h"
 
 namespace lamina::cli {
@@ -70,41 +69,6 @@ Size size_of(const DrawFlags& flags, const Painter& painter, const std::optional
     fail("--size {}: width and height are multiples of {} with this pipeline; {}x{} is the nearest",
          flags.size, factor, nearest_multiple(size.width, factor), nearest_multiple(size.height, factor));
   return size;
-}
-
-// The networks that the calls go to.
-struct Networks {
-  std::unique_ptr<Opened> other_opened = {};
-  std::unique_ptr<Model> other = {};
-  Inheritance inheritance = {};
-  bool inherits = false;
-};
-
-Networks networks_of(const DrawFlags& flags, const Painter::Options& options) {
-  Networks networks;
-  if (!flags.inherit.empty()) networks.inheritance = inheritance_from_text(flags.inherit);
-  networks.inheritance.merged = flags.merge / 100;
-  networks.inherits = !flags.inherit.empty() || flags.merge > 0;
-  if (flags.other_unet.empty()) return networks;
-  if (!options.device.is_cpu()) fail("--switch is for the cpu");
-  const fs::path folder = is_pipeline(flags.other_unet) ? flags.other_unet / "unet" : flags.other_unet;
-  networks.other_opened = std::make_unique<Opened>(open(folder));
-  networks.other = build_model(*networks.other_opened, {.dtype = options.dtype});
-  return networks;
-}
-
-std::unique_ptr<Denoiser> denoiser_of(const Painter& painter, const Networks& networks,
-                                      const DrawFlags& flags) {
-  const auto made = [&](const Opened& opened, const Model& model) {
-    return networks.inherits ? inheriting(opened, model, networks.inheritance) : plain(model);
-  };
-  std::unique_ptr<Denoiser> own = made(painter.denoiser_opened(), painter.denoiser());
-  if (!networks.other) return own;
-  // Parts are named after the pipeline's own network, which the other may not have.
-  return switching(networks.inheritance.kind == Inheritance::Kind::parts
-                       ? plain(*networks.other)
-                       : made(*networks.other_opened, *networks.other),
-                   std::move(own), flags.switch_at);
 }
 
 Tensor noise_from(const fs::path& path, int64_t count, at::IntArrayRef sizes) {
@@ -169,7 +133,7 @@ class Job {
         orders_(orders),
         watch_(watch),
         options_{.dtype = arithmetic_of(flags.dtype), .device = device_of(flags.device)},
-        networks_(networks_of(flags, options_)),
+        faster_(flags.faster, options_),
         painter_(open_pipeline(flags.pipeline), options_) {
     if (!flags.init.empty()) init_ = flat(read_png(flags.init).picture);
     size_ = size_of(flags, painter_, init_);
@@ -245,7 +209,7 @@ class Job {
       if (flags_.cfg > 1) unconditional = negative(batch.noise.size(0));
     }
     const SampleOptions options = sample_options(batch, watch);
-    const std::unique_ptr<Denoiser> denoiser = denoiser_of(painter_, networks_, flags_);
+    const std::unique_ptr<Denoiser> denoiser = faster_.denoiser(painter_);
     Counting counting(*denoiser, drawn_.calls);
     const Stopwatch time(drawn_.denoiser_seconds);
     return sample(counting, config_, conditional, unconditional, options);
@@ -266,19 +230,16 @@ class Job {
   };
 
   void price() {
-    if (!networks_.inherits || networks_.other) return;
     const int64_t factor = painter_.autoencoder().factor();
-    const Spent one = multiply_adds(painter_.denoiser_opened(), networks_.inheritance, drawn_.calls,
-                                    {.height = size_.height / factor, .width = size_.width / factor});
-    const double rows = flags_.cfg > 1 ? 2 : 1;
-    drawn_.spent = Spent{.plain = one.plain * rows, .own = one.own * rows};
+    drawn_.spent = faster_.spent(
+        painter_, drawn_.calls, {.height = size_.height / factor, .width = size_.width / factor}, flags_.cfg);
   }
 
   const DrawFlags& flags_;
   const std::vector<Order>& orders_;
   const Watch& watch_;
   Painter::Options options_;
-  Networks networks_;
+  FasterCalls faster_;
   Painter painter_;
   std::optional<Picture> init_;
   Size size_;

@@ -6,17 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "lamina/diffusion/inherit.h"
+#include "lamina/cli/draw_faster.h"
 #include "lamina/diffusion/pipeline.h"
 
 namespace lamina::cli {
 
 struct DrawFlags {
-  std::filesystem::path pipeline, out, init, prompts_file, other_unet;
+  std::filesystem::path pipeline, out, init, prompts_file;
   std::filesystem::path latents, save_latents;  // safetensors with "latents": for comparisons
-  std::string prompt, negative, scheduler, size, inherit, dtype = "float32", device = "cpu";
+  std::string prompt, negative, scheduler, size, dtype = "float32", device = "cpu";
   int64_t steps = 25, count = 1, columns = 0, preview = 0, batch = 1;
-  double cfg = 7.5, strength = 0.8, eta = 0, merge = 0, switch_at = 0.4;
+  double cfg = 7.5, strength = 0.8, eta = 0;
+  FasterFlags faster = {};
   uint64_t seed = 1;
   int threads = 1;
   bool separate = false, json = false, quiet = false;

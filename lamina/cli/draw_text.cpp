@@ -11,12 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string name_of_folder(const fs::path& folder) {
-  const fs::path path = folder.has_filename() ? folder : folder.parent_path();
-  const fs::path name = path.filename();
-  return shown(name == "." || name == ".." ? fs::canonical(path).filename() : name);
-}
-
 // As web interfaces call them.
 std::string sampler_name(const std::string& solver) {
   if (solver == "dpm++") return "DPM++ 2M";
@@ -47,10 +41,7 @@ Json record(const DrawFlags& flags, const std::vector<Order>& orders, const Draw
   if (flags.eta > 0) json["eta"] = flags.eta;
   if (!flags.init.empty())
     json["init"] = {{"sha256", sha256_hex(read_file(flags.init))}, {"strength", flags.strength}};
-  if (!flags.inherit.empty()) json["inherit"] = flags.inherit;
-  if (flags.merge > 0) json["merge"] = flags.merge;
-  if (!flags.other_unet.empty())
-    json["switch"] = {{"unet", name_of_folder(flags.other_unet)}, {"at", flags.switch_at}};
+  json.update(to_json(flags.faster));
   return json;
 }
 

@@ -1,9 +1,12 @@
 // lamina scenes: what a text-to-image pipeline makes of captions of generated scenes.
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/draw_faster.h"
 #include "lamina/cli/session.h"
 #include "lamina/eval/scene_trial.h"
 
@@ -20,6 +23,7 @@ struct ScenesFlags {
   int64_t count = 256, first = 0, shown = 48, columns = 8;
   uint64_t scene_seed = 0;
   DrawScenes draw = {};
+  FasterFlags faster = {};
   int threads = 1;
   bool json = false, quiet = false;
 };
@@ -89,12 +93,77 @@ void write_grid(const Tensor& pixels, const SceneTrial& trial, const ScenesFlags
   write_png(flags.grid, grid(pictures, flags.columns), {{"captions", captions}});
 }
 
+// A new denoiser for every way down, so that none begins with what another left, and the time of its calls.
+class Timed : public Denoiser {
+ public:
+  explicit Timed(std::function<std::unique_ptr<Denoiser>()> make) : make_(std::move(make)) {}
+  Tensor operator()(const Inputs& inputs, int64_t call, int64_t calls) override {
+    using Clock = std::chrono::steady_clock;
+    if (call == 0) now_ = make_();
+    calls_ = calls;
+    const auto begun = Clock::now();
+    Tensor said = (*now_)(inputs, call, calls);
+    seconds_ += std::chrono::duration<double>(Clock::now() - begun).count();
+    return said;
+  }
+  double seconds() const { return seconds_; }
+  int64_t calls() const { return calls_; }  // of one way down
+
+ private:
+  std::function<std::unique_ptr<Denoiser>()> make_;
+  std::unique_ptr<Denoiser> now_;
+  double seconds_ = 0;
+  int64_t calls_ = 0;
+};
+
+struct DrawnBy {
+  Tensor pixels = {};
+  double denoiser_seconds = 0;
+  int64_t calls = 0;
+  std::optional<Spent> spent = {};
+};
+
+DrawnBy drawn_by(const Painter& painter, const std::vector<std::string>& captions, const ScenesFlags& flags,
+                 const Watch& watch) {
+  const FasterCalls faster(flags.faster, {});
+  Timed denoiser([&] { return faster.denoiser(painter); });
+  DrawScenes draw = flags.draw;
+  draw.watch = watch;
+  const DrawnScenes drawn = draw_scenes(painter, denoiser, captions, draw);
+  return {.pixels = drawn.pixels,
+          .denoiser_seconds = denoiser.seconds(),
+          .calls = denoiser.calls(),
+          .spent =
+              faster.spent(painter, denoiser.calls(),
+                           {.height = drawn.latents.size(2), .width = drawn.latents.size(3)}, draw.guidance)};
+}
+
+// How the pictures came to be.
+Json json_of(const DrawnBy& drawn, const ScenesFlags& flags) {
+  Json json = {{"pipeline", shown(flags.pipeline)}, {"steps", flags.draw.steps},
+               {"guidance", flags.draw.guidance},   {"scheduler", flags.draw.solver},
+               {"seed", flags.draw.seed},           {"calls", drawn.calls},
+               {"batch", flags.draw.batch},         {"denoiser_seconds", drawn.denoiser_seconds}};
+  json.update(to_json(flags.faster));
+  if (drawn.spent) json["multiply_adds"] = {{"plain", drawn.spent->plain}, {"own", drawn.spent->own}};
+  return json;
+}
+
+std::string text_of(const DrawnBy& drawn) {
+  std::string text = fmt::format("U-Net        {}, {} calls a picture\n",
+                                 human_seconds(drawn.denoiser_seconds), drawn.calls);
+  if (drawn.spent)
+    text += fmt::format("multiply-adds a picture {} in place of {}: {:.1f} % saved\n",
+                        human_count(drawn.spent->own), human_count(drawn.spent->plain),
+                        100 * (1 - drawn.spent->own / drawn.spent->plain));
+  return text;
+}
+
 int score_scenes(const ScenesFlags& flags) {
   Terminal terminal({.quiet = flags.quiet || flags.json});
   use_threads(thread_count(flags.threads));
   const std::vector<Scorer> scorers = scorers_at(flags.scorers);
   scene::Options scenes{.seed = flags.scene_seed, .split = split_of(flags.split), .side = 32};
-  Tensor drawn;
   std::optional<Painter> painter;
   if (!flags.pipeline.empty()) {
     painter.emplace(open_pipeline(flags.pipeline), Painter::Options{});
@@ -103,12 +172,9 @@ int score_scenes(const ScenesFlags& flags) {
                   json_integer(opened.checkpoint.config, "sample_size", opened.checkpoint.what(), {1, 512});
   }
   const SceneTrial trial = scene_trial(scenes, flags.first, flags.count);
-  if (painter) {
-    DrawScenes draw = flags.draw;
-    draw.watch = terminal.watch();
-    drawn = draw_scenes(*painter, *plain(painter->denoiser()), trial.captions, draw).pixels;
-  }
-  const Tensor& seen = painter ? drawn : trial.real;
+  DrawnBy drawn;
+  if (painter) drawn = drawn_by(*painter, trial.captions, flags, terminal.watch());
+  const Tensor& seen = painter ? drawn.pixels : trial.real;
   if (!flags.grid.empty()) write_grid(seen, trial, flags);
   std::vector<NamedScorer> named;
   for (const Scorer& scorer : scorers) named.push_back({scorer.name, *scorer.model});
@@ -123,16 +189,11 @@ int score_scenes(const ScenesFlags& flags) {
       const int64_t some = std::min(flags.shown, flags.count);
       json["captions"] = std::vector<std::string>(trial.captions.begin(), trial.captions.begin() + some);
     }
-    if (painter) {
-      json["pipeline"] = shown(flags.pipeline);
-      json["steps"] = flags.draw.steps;
-      json["guidance"] = flags.draw.guidance;
-      json["scheduler"] = flags.draw.solver;
-      json["seed"] = flags.draw.seed;
-    }
+    if (painter) json.update(json_of(drawn, flags));
     print(json.dump(2) + "\n");
   } else {
     print(table(report, flags));
+    if (painter) print(text_of(drawn));
     if (!flags.grid.empty()) print(fmt::format("pictures     {}\n", shown(flags.grid)));
   }
   return Status::ok;
@@ -147,7 +208,8 @@ int run_scenes(int argc, char** argv) {
       "colour, size, relation, count and ground are what the caption says, with 95 % intervals, beside the "
       "same "
       "scorers on real pictures of the same captions. Without PIPELINE the real pictures alone.\n\n"
-      "Example: lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --grid out.png",
+      "Example: lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --grid out.png\n"
+      "         lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --inherit deep:3",
       "scenes");
   ScenesFlags flags;
   app.add_option("PIPELINE", flags.pipeline, "folder with a model_index.json");
@@ -167,6 +229,7 @@ int run_scenes(int argc, char** argv) {
   app.add_option("--batch", flags.draw.batch, "pictures at once")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
+  add_faster_flags(app, flags.faster);
   app.add_option("--grid", flags.grid, "PNG file of the first pictures");
   app.add_option("--shown", flags.shown, "pictures in it")
       ->capture_default_str()
@@ -178,6 +241,10 @@ int run_scenes(int argc, char** argv) {
   app.add_flag("--json", flags.json, "one object on stdout");
   app.add_flag("-q,--quiet", flags.quiet, "no progress");
   parse(app, argc, argv);
+  check(flags.faster);
+  for (const char* flag : {"--inherit", "--merge", "--switch", "--switch-at"})
+    if (app.count(flag) > 0 && flags.pipeline.empty()) fail("{} goes with a PIPELINE", flag);
+  if (app.count("--switch-at") > 0 && flags.faster.other_unet.empty()) fail("--switch-at goes with --switch");
   return score_scenes(flags);
 }
 

@@ -99,6 +99,29 @@ class Train(Case):
         self.assertEqual(view["drawn"]["all"]["asked"], 6)
         self.assertTrue(grid.read_bytes().startswith(b"\x89PNG"))
 
+    def test_what_makes_calls_cheaper_is_said(self):
+        pipeline = self.whole()
+        score = ["scenes", pipeline, "--scorer", self.folder / "scorer/model", "-n", 3, "--batch", 2, "--steps", 4, "--json"]
+        plain = run(*score)
+        self.assertEqual(plain.returncode, 0, plain.stderr)
+        self.assertNotIn("inherit", json.loads(plain.stdout))
+        for flags in (["--inherit", "deep:1"], ["--switch", pipeline, "--switch-at", 0.5]):
+            same = run(*score, *flags)
+            self.assertEqual(same.returncode, 0, same.stderr)
+            self.assertEqual(json.loads(same.stdout)["scorers"], json.loads(plain.stdout)["scorers"], flags)
+        done = run(*score, "--inherit", "deep:2", "--merge", 25)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        said = json.loads(done.stdout)
+        self.assertEqual((said["inherit"], said["merge"], said["calls"]), ("deep:2", 25, 4))
+        self.assertLess(said["multiply_adds"]["own"], said["multiply_adds"]["plain"])
+        self.assertGreater(said["denoiser_seconds"], 0)
+        said = json.loads(run(*score, "--switch", pipeline / "unet").stdout)
+        self.assertEqual(said["switch"], {"unet": "unet", "at": 0.4})
+        for flags, says in [(["--merge", 80], "75"), (["--switch-at", 0.5], "--switch"), (["--inherit", "shallow"], "shallow")]:
+            refused = run(*score, *flags)
+            self.assertEqual(refused.returncode, 1, flags)
+            self.assertIn(says, refused.stderr)
+
     def test_the_same_again(self):
         first = (self.train(SCORER, "one") / "model/model.safetensors").read_bytes()
         self.assertEqual(first, (self.train(SCORER, "two") / "model/model.safetensors").read_bytes())
