@@ -52,7 +52,16 @@ std::string criterion_of(const std::string& method, const std::string& asked) {
   return asked;
 }
 
+// A-SDM-style plans have one budget, and what they do beside cutting no stock config says.
+void check_asdm(const UnetOptions& options) {
+  if (options.layout != "any")
+    fail("--method asdm: what it does beside cutting has no stock config; leave --layout out");
+  if (!options.params.empty() || options.macs.empty() == options.ms.empty())
+    fail("--method asdm: has one budget; give --macs 78% or --ms 78%, not both, and no --params");
+}
+
 void check_options(const UnetOptions& options) {
+  if (options.method == "asdm") check_asdm(options);
   const auto one_of = [](std::string_view flag, const std::string& value,
                          const std::vector<std::string>& known) {
     if (std::ranges::find(known, value) != known.end()) return;
@@ -162,127 +171,9 @@ int run_prune_unet(int argc, char** argv) {
   bool resume = false, force = false, plan_only = false, quiet = false, json = false;
   app.add_option("PIPELINE", model, "folder of a diffusers pipeline, or of a U-Net")->required();
   app.add_option("-o,--output", out, "folder to write")->required();
-  const char* what = "What is cut";
-  app.add_option("--method", options.method, fmt::format("{}", fmt::join(denoiser_methods(), ", ")))
-      ->capture_default_str()
-      ->group(what);
-  app.add_option("--params", options.params, "share of the parameters that stays at most, 50%")->group(what);
-  app.add_option("--macs", options.macs, "share of the multiply-adds, attention products counted")
-      ->group(what);
-  app.add_option("--ms", options.ms, "share of the time of a pass, by what each part takes here")
-      ->group(what);
-  app.add_option("--layout", options.layout,
-                 fmt::format("any; exact (a stock config computes it); stock (wired anew); {}",
-                             fmt::join(unet::layout_names(), ", ")))
-      ->capture_default_str()
-      ->group(what);
-  app.add_option("--criterion", options.criterion,
-                 fmt::format("{} (default: the method's)", fmt::join(laptop::criterion_names(), ", ")))
-      ->group(what);
-  app.add_option("--solver", options.solver,
-                 "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio")
-      ->capture_default_str()
-      ->group(what);
-  app.add_option("--cut", options.cut,
-                 "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny")
-      ->capture_default_str()
-      ->group(what);
-  app.add_option("--rerank", options.rerank,
-                 "best plans of the sum, ranked again by their measured loss; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 10000))
-      ->group(what);
-  app.add_option("--rerank-samples", options.rerank_samples, "on so many samples")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000))
-      ->group(what);
-  app.add_option("--refine", options.refine, "plans next to the best, measured; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 100000))
-      ->group(what);
-  app.add_option("--seed", options.seed, "of noise, times and random plans")
-      ->capture_default_str()
-      ->group(what);
-  const char* parts = "Of --method asdm";
-  bool no_cuts = false, no_regional = false, no_experts = false;
-  app.add_flag("--no-cuts", no_cuts, "no part goes")->group(parts);
-  app.add_flag("--no-regional", no_regional, "no windows for attention over large maps")->group(parts);
-  app.add_flag("--no-experts", no_experts, "no kernels inherited from ResNets that go")->group(parts);
-  app.add_option("--window", options.window, "side of a window, in tokens")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1024))
-      ->group(parts);
-  app.add_option("--cell", options.cell, "side of the cells that stand for the rest of the map; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024))
-      ->group(parts);
-  app.add_option("--regional-side", options.regional_side,
-                 "maps of so many tokens a side or more get windows")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 4096))
-      ->group(parts);
-  const char* data = "Data";
-  app.add_option("--captions", captions_file, "a caption a line")->group(data);
-  app.add_option("--pictures", options.pictures,
-                 "drawn (by the pipeline, for the captions), scene (painted here), or a folder of NAME.png "
-                 "and NAME.txt")
-      ->capture_default_str()
-      ->group(data);
-  app.add_option("--samples", options.samples, "samples that parts are scored on")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000))
-      ->group(data);
-  app.add_option("--heldout", options.heldout, "samples that plans are measured on")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000))
-      ->group(data);
-  app.add_option("--batch", options.batch, "samples in a pass")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1024))
-      ->group(data);
-  app.add_option("--latent", options.latent, "size of the latents, 32x32 (default: the U-Net's own)")
-      ->group(data);
-  app.add_option("--draw-steps", options.draw_steps, "steps for each latent that is drawn")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1000))
-      ->group(data);
-  const char* how = "How";
-  app.add_option("--rows", options.rows,
-                 "candidates in one batch; 1: bit for bit as full passes; 0: full passes")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096))
-      ->group(how);
-  app.add_option("--threads", options.threads, "0: all cores")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024))
-      ->group(how);
-  app.add_option("--repeats", options.repeats, "measurements of each part's time")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1000))
-      ->group(how);
-  app.add_option("--compare", options.compare, "plans beside ours: none, quick, all")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"none", "quick", "all"}))
-      ->group(how);
-  app.add_option("--trajectory", options.trajectory, "pictures whose last latents are compared; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1000))
-      ->group(how);
-  app.add_option("--trajectory-steps", options.trajectory_steps, "steps of each")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1000))
-      ->group(how);
-  app.add_option("--study", options.study,
-                 "random plans of 2 to 14 parts, measured: how far each criterion can be trusted; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 100000))
-      ->group(how);
-  app.add_option("--subsets", options.subsets,
-                 "of so many parts every subset is measured, and the best plan held against ours; 0: none")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 16))
-      ->group(how);
-  app.add_flag("--resume", resume, "go on from where a stopped run of the same command was")->group(how);
+  add_flags(app, options);
+  app.add_option("--captions", captions_file, "a caption a line")->group("Data");
+  app.add_flag("--resume", resume, "go on from where a stopped run of the same command was")->group("How");
   const char* result = "What is written";
   app.add_flag("--plan-only", plan_only, "plan and report, no model")->group(result);
   app.add_flag("--force", force, "replace the output folder")->group(result);
@@ -291,9 +182,6 @@ int run_prune_unet(int argc, char** argv) {
   parse(app, argc, argv);
 
   options.threads = thread_count(static_cast<int>(options.threads));
-  options.cuts = !no_cuts, options.regional = !no_regional, options.experts = !no_experts;
-  if (options.method == "asdm" && options.layout != "any")
-    fail("--method asdm: what it does beside cutting has no stock config; leave --layout out");
   if (options.method == "asdm" && options.params.empty() && options.macs.empty() && options.ms.empty())
     options.macs = "78%";
   options.criterion = criterion_of(options.method, options.criterion);

@@ -14,9 +14,14 @@
 #include "lamina/diffusion/pipeline.h"
 #include "lamina/family/unet.h"
 #include "lamina/family/unet_layout.h"
+#include "lamina/methods/asdm/propose.h"
 #include "lamina/methods/laptop/laptop.h"
 #include "lamina/methods/laptop/study.h"
 #include "lamina/report/report.h"
+
+namespace CLI {
+class App;
+}
 
 namespace lamina::cli {
 
@@ -35,42 +40,54 @@ struct UnetOptions {
   bool cuts = true, regional = true, experts = true;  // of asdm
   int64_t window = 16, cell = 4, regional_side = 64;
 
+  // In the order of the help. The flag of a bool is --no-NAME, and the text says what that does.
   template <class V>
   void fields(V& visit) {
-    visit(method, "method", "");
-    visit(criterion, "criterion", "");
-    visit(solver, "solver", "");
-    visit(layout, "layout", "");
-    visit(cut, "cut", "");
-    visit(params, "params", "");
-    visit(macs, "macs", "");
-    visit(ms, "ms", "");
-    visit(pictures, "pictures", "");
-    visit(latent, "latent", "");
-    visit(compare, "compare", "");
-    visit(samples, "samples", "");
-    visit(heldout, "heldout", "");
-    visit(batch, "batch", "");
-    visit(draw_steps, "draw-steps", "");
-    visit(rows, "rows", "");
-    visit(threads, "threads", "");
-    visit(repeats, "repeats", "");
-    visit(seed, "seed", "");
-    visit(rerank, "rerank", "");
-    visit(rerank_samples, "rerank-samples", "");
-    visit(refine, "refine", "");
-    visit(trajectory, "trajectory", "");
-    visit(trajectory_steps, "trajectory-steps", "");
-    visit(study, "study", "");
-    visit(subsets, "subsets", "");
-    visit(cuts, "cuts", "");
-    visit(regional, "regional", "");
-    visit(experts, "experts", "");
-    visit(window, "window", "");
-    visit(cell, "cell", "");
-    visit(regional_side, "regional-side", "");
+    visit(method, "method", "laptop, asdm, bk-sdm, magnitude, taylor, block-influence, random");
+    visit(params, "params", "share of the parameters that stays at most, 50%");
+    visit(macs, "macs", "share of the multiply-adds, attention products counted");
+    visit(ms, "ms",
+          "share of the time of a pass, by what each part takes here; of asdm, as the whole plan takes it");
+    visit(layout, "layout",
+          "any; exact (a stock config computes it); stock (wired anew); bk-base, bk-small, bk-tiny, ssd-1b, "
+          "vega, koala-1b, koala-700m");
+    visit(
+        criterion, "criterion",
+        "output, task, guided, time-weighted, influence, magnitude, taylor, random (default: the method's)");
+    visit(solver, "solver", "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio");
+    visit(cut, "cut", "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny");
+    visit(rerank, "rerank", "best plans of the sum, ranked again by their measured loss; 0: none");
+    visit(rerank_samples, "rerank-samples", "on so many samples");
+    visit(refine, "refine", "plans next to the best, measured; 0: none");
+    visit(seed, "seed", "of noise, times and random plans");
+    visit(cuts, "cuts", "no part goes");
+    visit(regional, "regional", "no windows for attention over large maps");
+    visit(experts, "experts", "no kernels inherited from ResNets that go");
+    visit(window, "window", "side of a window, in tokens");
+    visit(cell, "cell", "side of the cells that stand for the rest of the map; 0: none");
+    visit(regional_side, "regional-side", "maps of so many tokens a side or more get windows");
+    visit(pictures, "pictures",
+          "drawn (by the pipeline, for the captions), scene (painted here), or a folder of NAME.png and "
+          "NAME.txt");
+    visit(samples, "samples", "samples that parts are scored on");
+    visit(heldout, "heldout", "samples that plans are measured on");
+    visit(batch, "batch", "samples in a pass");
+    visit(latent, "latent", "size of the latents, 32x32 (default: the U-Net's own)");
+    visit(draw_steps, "draw-steps", "steps for each latent that is drawn");
+    visit(rows, "rows", "candidates in one batch; 1: bit for bit as full passes; 0: full passes");
+    visit(threads, "threads", "0: all cores");
+    visit(repeats, "repeats", "measurements of each part's time; of asdm, of the finished plan's as well");
+    visit(compare, "compare", "plans beside ours: none, quick, all");
+    visit(trajectory, "trajectory", "pictures whose last latents are compared; 0: none");
+    visit(trajectory_steps, "trajectory-steps", "steps of each");
+    visit(study, "study",
+          "random plans of 2 to 14 parts, measured: how far each criterion can be trusted; 0: none");
+    visit(subsets, "subsets",
+          "of so many parts every subset is measured, and the best plan held against ours; 0: none");
   }
 };
+// Flags of `app`, in the groups of its help.
+void add_flags(CLI::App& app, UnetOptions& options);
 
 // What is cut: the denoiser of a pipeline, or one that stands alone.
 struct Subject {
@@ -136,6 +153,18 @@ struct PlanRow {
   std::string layout = "any";  // "any": its parts are skipped; else as a stock config wires what is left
 };
 
+// A pass of the finished plan of --method asdm beside one of the whole model, by turns.
+struct UnetPass {
+  double whole = 0, written = 0;        // milliseconds
+  double share = 1;                     // that `written` is of `whole`
+  double heirs = report::not_measured;  // milliseconds of `written` that inherited kernels take
+  struct Round {
+    double keep = 1, predicted = 1, share = 1;  // asked for, by the sum of the parts, as measured
+  };
+  std::vector<Round> rounds = {};
+  double missed = 0;  // share of the whole by which --ms is missed; 0: it holds
+};
+
 struct UnetFound {
   laptop::Criterion criterion = laptop::Criterion::output;
   std::vector<Site> candidates = {};
@@ -145,7 +174,9 @@ struct UnetFound {
   laptop::Prices prices = {};
   std::vector<int64_t> least = {};
   PlanRow chosen = {};
-  std::vector<Edit> beside = {};  // of the chosen plan, what is not a cut
+  std::vector<Edit> beside = {};           // of the chosen plan, what is not a cut
+  std::vector<asdm::Choice> windows = {};  // at every place that could have them
+  std::optional<UnetPass> pass = {};       // where it was measured
   std::vector<PlanRow> others = {};
   struct Frontier {
     std::string name;
@@ -166,10 +197,6 @@ struct UnetFound {
 void check_asked(const Subject& subject, const UnetOptions& options);
 UnetFound find_cut(const Subject& subject, const UnetData& data, const UnetOptions& options,
                    UnetJournal& journal, const Watch& watch);
-
-// A-SDM-style. Throws Error where the budget is not one of multiply-adds, or cannot be held.
-Plan asdm_plan(const Subject& subject, const UnetData& data, const UnetOptions& options,
-               const UnetFound& found, const Watch& watch);
 
 // Of a layout, the states that it offers for each group of stages.
 std::vector<laptop::Bundle> layout_bundles(const Subject& subject, const std::string& layout,

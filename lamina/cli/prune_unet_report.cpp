@@ -8,23 +8,23 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
-#include "lamina/cli/prune_unet.h"
+#include "lamina/cli/prune_unet_report.h"
 
 namespace lamina::cli {
 
 using report::Notation;
 
-namespace {
-
-constexpr int kBands = 4;
-
-std::string label(const UnetRun& run, size_t candidate) {
+std::string label_of(const UnetRun& run, size_t candidate) {
   return run.subject.blueprint().part(run.found.candidates[candidate]).label();
 }
 
 double share_kept(const UnetRun& run, const std::vector<int64_t>& saved, size_t axis) {
   return 100 * (1 - static_cast<double>(saved[axis]) / static_cast<double>(run.found.prices.whole[axis]));
 }
+
+namespace {
+
+constexpr int kBands = 4;
 
 std::string samples_text(const UnetRun& run) {
   return fmt::format("{}; latents of {} x {}, one time each, spread evenly over the schedule",
@@ -36,12 +36,15 @@ report::Verdict verdict_of(const UnetRun& run) {
   const UnetFound& found = run.found;
   const std::vector<int64_t>&whole = found.prices.whole, &saved = found.chosen.saved;
   report::Verdict verdict;
+  const std::string edits = edits_text(run);
   verdict.sentence = fmt::format(
-      "{} of {} parts are gone: {:.1f} % of the parameters, {:.1f} % of the multiply-adds and {:.1f} % of "
-      "the "
-      "measured time stay, for a mean squared change of {:.4g} in what the denoiser says.",
-      found.chosen.removed.size(), found.candidates.size(), share_kept(run, saved, 0),
-      share_kept(run, saved, 1), share_kept(run, saved, 2), found.chosen.joint);
+      "{} of {} parts are gone{}: {:.1f} % of the parameters, {:.1f} % of the multiply-adds and {:.1f} % of "
+      "the measured time stay, for a mean squared change of {:.4g} in what the denoiser says.",
+      found.chosen.removed.size(), found.candidates.size(), edits.empty() ? "" : ", " + edits,
+      share_kept(run, saved, 0), share_kept(run, saved, 1), share_kept(run, saved, 2), found.chosen.joint);
+  if (found.pass && found.pass->missed > 0)
+    verdict.sentence += fmt::format(" The budget of {} of the time is missed by {:.1f} points.",
+                                    run.options.ms, 100 * found.pass->missed);
   const auto figure = [&](std::string name, size_t axis, double unit, report::Format format,
                           std::string measured) {
     verdict.figures.push_back({.name = std::move(name),
@@ -56,8 +59,14 @@ report::Verdict verdict_of(const UnetRun& run) {
          fmt::format("of one pass over a {} x {} latent, attention products counted", run.subject.height,
                      run.subject.width));
   figure("Milliseconds a pass", 2, 1e6, {Notation::significant, 4},
-         fmt::format("before: measured; after: less what each part took, medians of {}; {} thread{}",
-                     run.options.repeats, run.options.threads, run.options.threads == 1 ? "" : "s"));
+         fmt::format(
+             "{}, medians of {}; {} thread{}",
+             found.pass ? "both measured, by turns" : "before: measured; after: less what each part took",
+             run.options.repeats, run.options.threads, run.options.threads == 1 ? "" : "s"));
+  if (found.pass) {
+    verdict.figures.back().before = found.pass->whole;
+    verdict.figures.back().after = found.pass->written;
+  }
   verdict.figures.push_back({.name = "Change of the output",
                              .before = report::not_measured,
                              .after = found.chosen.joint,
@@ -74,45 +83,6 @@ report::Verdict verdict_of(const UnetRun& run) {
                                .better = Better::lower,
                                .measured = "of the denoiser"});
   return verdict;
-}
-
-report::Network network_of(const UnetRun& run) {
-  const Blueprint& blueprint = run.subject.blueprint();
-  report::Network network{.title = "The network, and what went",
-                          .score_name = fmt::format("criterion {}, when it alone is skipped",
-                                                    laptop::criterion_name(run.found.criterion)),
-                          .format = {},
-                          .scale = report::Scale::logarithmic};
-  std::vector<double> value(blueprint.parts.size(), report::not_measured);
-  std::vector<bool> gone(blueprint.parts.size(), false);
-  for (size_t i = 0; i < run.found.candidates.size(); ++i)
-    value[static_cast<size_t>(run.found.candidates[i].index)] = run.found.values[i];
-  for (int i : run.found.chosen.removed)
-    gone[static_cast<size_t>(run.found.candidates[static_cast<size_t>(i)].index)] = true;
-  for (size_t i = 0; i < blueprint.parts.size(); ++i) {
-    const Part& part = blueprint.parts[i];
-    const std::string& stage = blueprint.stages[static_cast<size_t>(part.block)];
-    if (i == 0 || blueprint.parts[i - 1].block != part.block) {
-      using Side = report::Block::Side;
-      const Side side = stage.starts_with("down") ? Side::down
-                        : stage.starts_with("up") ? Side::up
-                                                  : Side::middle;
-      const std::string number = stage.substr(stage.rfind('.') + 1);  // "down_blocks.0"
-      network.blocks.push_back({.name = side == Side::down ? "down " + number
-                                        : side == Side::up ? "up " + number
-                                                           : "middle",
-                                .parts = {},
-                                .side = side});
-    }
-    network.blocks.back().parts.push_back(
-        {.label = part.label(),
-         .state = gone[i] || !part.present ? report::Part::State::cut : report::Part::State::kept,
-         .score = value[i],
-         .note = part.present
-                     ? fmt::format("{} parameters", thousands(blueprint.parameters({static_cast<int>(i)})))
-                     : "gone before this run"});
-  }
-  return network;
 }
 
 // Every part's loss, with its standard error.
@@ -134,7 +104,7 @@ report::DotPlot losses_of(const UnetRun& run) {
   for (size_t i = 0; i < means.size(); ++i) {
     const bool banded = std::isfinite(means[i].error) && means[i].error < means[i].value;
     plot.rows.push_back(
-        {.name = label(run, i),
+        {.name = label_of(run, i),
          .values = {{.value = means[i].value,
                      .low = banded ? means[i].value - means[i].error : report::not_measured,
                      .high = banded ? means[i].value + means[i].error : report::not_measured}},
@@ -158,7 +128,7 @@ report::HeatMap bands_of(const UnetRun& run) {
                        .note = {}};
   std::vector<bool> gone(run.found.candidates.size(), false);
   for (int i : run.found.chosen.removed) gone[static_cast<size_t>(i)] = true;
-  for (size_t i = 0; i < run.found.candidates.size(); ++i) heat.columns.push_back(label(run, i));
+  for (size_t i = 0; i < run.found.candidates.size(); ++i) heat.columns.push_back(label_of(run, i));
   for (size_t b = 0; b < bands.size(); ++b) {
     heat.rows.push_back(fmt::format("{}-{}", run.data.scoring.steps * static_cast<int64_t>(b) / kBands,
                                     run.data.scoring.steps * static_cast<int64_t>(b + 1) / kBands - 1));
@@ -289,7 +259,7 @@ report::Table parts_table(const UnetRun& run) {
     const bool gone =
         std::ranges::find(found.chosen.removed, static_cast<int>(i)) != found.chosen.removed.end();
     table.rows.push_back(
-        {.cells = {label(run, i), static_cast<double>(saved[0]), static_cast<double>(saved[1]) / 1e6,
+        {.cells = {label_of(run, i), static_cast<double>(saved[0]), static_cast<double>(saved[1]) / 1e6,
                    found.times.saved[i], output[i].value, output[i].error,
                    task.empty() ? report::not_measured : task[i].value, turned[i].value, found.values[i]},
          .mark = gone ? "cut" : ""});
@@ -325,84 +295,6 @@ report::Section how_section(const UnetRun& run) {
   return {.title = "How it was done", .elements = {settings, time}, .folded = true};
 }
 
-// Random plans, measured, against what is predicted of them; and the best plan of a few parts.
-std::optional<report::Section> study_section(const UnetRun& run) {
-  report::Section section{.title = "How far the sum can be trusted", .elements = {}};
-  if (const auto& study = run.found.study) {
-    const std::vector<double> ranks = study->correlations();
-    report::Table table{
-        .title =
-            fmt::format("{} random plans of 2 to 14 parts, measured on held-out samples", study->rows.size()),
-        .columns = {{.name = "predicted by the sum of", .kind = report::Column::Kind::label},
-                    {.name = "rank correlation", .format = {Notation::fixed, 3}},
-                    {.name = "measured / predicted, 2-5 parts", .format = {Notation::fixed, 2}},
-                    {.name = "6-9", .format = {Notation::fixed, 2}},
-                    {.name = "10-14", .format = {Notation::fixed, 2}}},
-        .rows = {},
-        .note =
-            "The rank correlation is Spearman's; the ratios are medians, and say something only of what "
-            "predicts the loss itself: output, (sum of norms)^2 and superposition."};
-    for (size_t p = 0; p < study->predictors.size(); ++p)
-      table.rows.push_back({.cells = {study->predictors[p], ranks[p], study->median_ratio(p, 2, 5),
-                                      study->median_ratio(p, 6, 9), study->median_ratio(p, 10, 14)}});
-    section.elements.push_back(std::move(table));
-  }
-  if (const auto& subsets = run.found.subsets) {
-    report::Table table{
-        .title = fmt::format("Every subset of some parts, {} plans measured", subsets->plans),
-        .columns = {{.name = "parameters of these that must go", .format = {Notation::fixed, 0, "%"}},
-                    {.name = "best plan", .kind = report::Column::Kind::code},
-                    {.name = "its loss", .format = {Notation::significant, 3}},
-                    {.name = "plan of least sum", .kind = report::Column::Kind::code},
-                    {.name = "its loss ", .format = {Notation::significant, 3}}},
-        .rows = {},
-        .note = {}};
-    const auto labels = [&](const std::vector<int>& removed) {
-      std::string text;
-      for (int i : removed)
-        text += fmt::format("{}{}", text.empty() ? "" : " ", label(run, static_cast<size_t>(i)));
-      return text;
-    };
-    for (const laptop::BruteForce::Row& row : subsets->rows)
-      table.rows.push_back({.cells = {100 * row.budget, labels(row.best), row.best_truth, labels(row.chosen),
-                                      row.chosen_truth}});
-    section.elements.push_back(std::move(table));
-  }
-  return section.elements.empty() ? std::nullopt : std::optional(std::move(section));
-}
-
-report::Section limits_section(const UnetRun& run) {
-  const PlanRow& chosen = run.found.chosen;
-  std::vector<std::string> limits = {
-      "The output's change on noised samples is not the quality of pictures: after many steps inputs drift, "
-      "and a cut "
-      "network wants to be healed before it is looked at.",
-      fmt::format("The method follows what is public of LAPTOP-Diff (arXiv 2404.11098): the criterion and "
-                  "the knapsack. "
-                  "Its calibration set is not known; these are {}.",
-                  run.data.scoring.source)};
-  if (!run.subject.painter)
-    limits.emplace_back(
-        "This U-Net was judged on normal numbers in place of latents and texts; with its pipeline the "
-        "ranking may be "
-        "another.");
-  if (chosen.sum > 0)
-    limits.push_back(
-        fmt::format("The measured loss of the chosen plan is {:.2f} times the sum of its single losses; "
-                    "parts that go together interact.",
-                    chosen.joint / chosen.sum));
-  for (const PlanRow& plan : run.found.others) {
-    bool holds = true;
-    for (size_t a = 0; a < run.found.least.size(); ++a) holds &= plan.saved[a] >= run.found.least[a];
-    if (holds && plan.joint < chosen.joint)
-      limits.push_back(fmt::format("\"{}\" does better here within the same budgets ({:.4g} against {:.4g}).",
-                                   plan.name, plan.joint, chosen.joint));
-  }
-  return {.title = "What does not hold",
-          .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits, "\n\n")),
-                                    .form = report::Text::Form::list}}};
-}
-
 }  // namespace
 
 report::Report report_of(const UnetRun& run) {
@@ -415,7 +307,9 @@ report::Report report_of(const UnetRun& run) {
       .command = run.command,
       .verdict = verdict_of(run),
       .sections = {}};
-  report.sections.push_back({.title = "The network", .elements = {network_of(run)}});
+  report::Section network{.title = "The network", .elements = {network_of(run)}};
+  for (report::Element& table : edit_tables(run)) network.elements.push_back(std::move(table));
+  report.sections.push_back(std::move(network));
   report.sections.push_back(
       {.title = "What each part is worth", .elements = {losses_of(run), bands_of(run), parts_table(run)}});
   report::Section budgets{.title = "Quality against budget", .elements = {plans_table(run)}};

@@ -129,6 +129,69 @@ TEST_F(PruneUnet, StockLayoutsOpenWithoutAKeyOfOurs) {
   }
 }
 
+// What the report says of a figure of the verdict, and of a table's cell.
+Json figure(const Json& report, const std::string& name) {
+  for (const Json& figure : report.at("verdict").at("figures"))
+    if (figure.at("name") == name) return figure;
+  return {};
+}
+Json table(const Json& report, const std::string& title) {
+  for (const Json& section : report.at("sections"))
+    for (const Json& element : section.at("elements"))
+      if (element.value("title", "") == title) return element;
+  return {};
+}
+
+TEST_F(PruneUnet, ABudgetOfMillisecondsIsTimedAsItIsWritten) {
+  // No clock of such a model is to be trusted; that the budget is not met is said, and that is all.
+  ASSERT_EQ(run({"--method", "asdm", "--ms", "80%", "--regional-side", "4", "--window", "2", "--cell", "1"}),
+            0);
+  const Json report = this->report();
+  const Json ms = figure(report, "Milliseconds a pass");
+  EXPECT_THAT(ms.at("measured").get<std::string>(), testing::HasSubstr("both measured, by turns"));
+  EXPECT_GT(ms.at("after").get<double>(), 0);
+  const Json rounds = table(report, "Proposed and timed").at("rows");
+  ASSERT_GE(rounds.size(), 1u);
+  EXPECT_LE(rounds.size(), 3u);
+  const Json windows = table(report, "Windows in place of whole maps").at("rows");
+  EXPECT_GE(windows.size(), 5u);  // every attention of the two outer stages
+  for (const Edit& edit : plan().edits) {
+    if (!std::holds_alternative<Cut>(edit)) continue;
+    EXPECT_FALSE(open(folder_ / "out")
+                     .blueprint.part(open(folder_ / "unet").blueprint.site(std::get<Cut>(edit).site))
+                     .present);
+  }
+  EXPECT_THROW(run({"--method", "asdm", "--ms", "80%", "--macs", "80%", "--force"}), Error);
+  EXPECT_THROW(run({"--method", "asdm", "--params", "80%", "--force"}), Error);
+}
+
+TEST_F(PruneUnet, TheDrawingTellsWhatIsDoneBesideCutting) {
+  ASSERT_EQ(run({"--method", "asdm", "--macs", "97%", "--regional-side", "8", "--window", "4", "--cell", "2",
+                 "--no-cuts"}),
+            0);
+  const Plan plan = this->plan();
+  ASSERT_FALSE(plan.edits.empty());
+  const std::string html = read_file(folder_ / "out" / "report.html");
+  EXPECT_THAT(html, testing::HasSubstr("sees windows of 4 x 4 tokens, and means of cells of 2 x 2"));
+  EXPECT_THAT(html, testing::HasSubstr("\u229e stays, and sees windows"));
+  const Json windows = table(report(), "Windows in place of whole maps").at("rows");
+  size_t chosen = 0;
+  for (const Json& row : windows) chosen += row.at("mark") == "in the plan";
+  EXPECT_EQ(chosen, plan.edits.size());
+}
+
+// The texts of the flags name all that they take.
+TEST(UnetOptionsFields, TextsNameEveryChoice) {
+  UnetOptions options;
+  std::map<std::string, std::string> texts;
+  const auto visit = [&](auto&, const char* name, const char* help) { texts[name] = help; };
+  options.fields(visit);
+  for (const auto& [name, text] : texts) EXPECT_FALSE(text.empty()) << name;
+  for (const std::string& name : unet::layout_names()) EXPECT_THAT(texts["layout"], testing::HasSubstr(name));
+  for (const std::string& name : laptop::criterion_names())
+    EXPECT_THAT(texts["criterion"], testing::HasSubstr(name));
+}
+
 TEST_F(PruneUnet, GoesOnFromItsJournal) {
   ASSERT_EQ(run({"--params", "50%"}), 0);
   const Plan whole = plan();

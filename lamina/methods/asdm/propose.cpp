@@ -136,4 +136,28 @@ Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,
   return proposal;
 }
 
+std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const Choice> choices,
+                                    const std::function<double(const Blueprint&)>& cost,
+                                    const std::function<double(const Plan&)>& measured,
+                                    const ProposeOptions& options, int rounds) {
+  std::vector<Round> done;
+  ProposeOptions asked = options;
+  while (static_cast<int>(done.size()) < rounds && asked.keep > 0) {
+    Round round{.keep = asked.keep, .proposal = propose(blueprint, choices, cost, asked)};
+    if (!round.proposal.reached && !done.empty()) break;
+    if (round.proposal.reached) round.share = measured(round.proposal.plan);
+    done.push_back(std::move(round));
+    const Round& last = done.back();
+    if (!last.proposal.reached || last.share <= options.keep) break;
+    asked.keep = last.proposal.cost / last.proposal.whole - (last.share - options.keep);
+  }
+  return done;
+}
+
+const Round& best_of(std::span<const Round> rounds, double keep) {
+  if (rounds.empty()) fail("there is no round to choose from");
+  const auto holds = std::ranges::find_if(rounds, [keep](const Round& round) { return round.share <= keep; });
+  return holds != rounds.end() ? *holds : *std::ranges::min_element(rounds, {}, &Round::share);
+}
+
 }  // namespace lamina::asdm

@@ -21,6 +21,7 @@ struct Choice {
   Site site;
   std::optional<Windows> windows = {};  // nothing: the part goes
   double loss = 0;
+  double milliseconds = 0;  // that a pass is shorter by, where it was measured; below zero: longer
 };
 
 // What windows at each place do to the answers, a mean over the samples and their numbers.
@@ -44,5 +45,21 @@ struct Proposal {
 // `cost` of a model as the blueprint has it: present parts and windows decide (multiply-adds, milliseconds).
 Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,
                  const std::function<double(const Blueprint&)>& cost, const ProposeOptions& options);
+
+// A proposal and what came of it.
+struct Round {
+  double keep = 1;  // what was asked for
+  Proposal proposal;
+  double share = 1;  // of the whole, as `measured` found it
+};
+// For a cost that is a sum of measurements, which the whole plan need not keep to: proposes, measures, and
+// where that is more than `options.keep` proposes again with a budget stricter by what was missed, at most
+// `rounds` times in all. A first proposal that is out of reach is not measured and stands alone.
+std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const Choice> choices,
+                                    const std::function<double(const Blueprint&)>& cost,
+                                    const std::function<double(const Plan&)>& measured,
+                                    const ProposeOptions& options, int rounds = 3);
+// The first that keeps to the budget; where none does, the one that takes least.
+const Round& best_of(std::span<const Round> rounds, double keep);
 
 }  // namespace lamina::asdm

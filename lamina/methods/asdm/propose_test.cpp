@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 
 #include "lamina/methods/asdm/asdm_test.h"
+#include "lamina/methods/asdm/propose_times.h"
 
 namespace lamina::asdm {
 namespace {
@@ -96,6 +98,56 @@ TEST_F(Proposing, WindowsArePricedByWhatTheyChange) {
       answer(edited(whole_.opened, {.edits = {edits[0]}}), samples[0]) - answer(whole_.opened, samples[0]);
   EXPECT_EQ(prices[0].loss, moved.square().sum().item<double>() / static_cast<double>(moved.numel()));
   EXPECT_EQ(prices[1].loss, 0);  // one window is the whole map
+}
+
+// A clock by which half of what the sum says is saved.
+TEST_F(Proposing, WhatTheMeasuredPlanMissesTheNextBudgetIsStricterBy) {
+  const auto cost = [&](const Blueprint& b) { return macs(b); };
+  const double whole = macs(blueprint());
+  const auto slower = [&](const Plan& plan) {
+    return (1 + macs(edited(whole_.opened, plan).blueprint) / whole) / 2;
+  };
+  const ProposeOptions options{.keep = 0.78, .inherit = false};
+  const std::vector<Round> rounds = propose_measured(blueprint(), choices(), cost, slower, options);
+  ASSERT_GE(rounds.size(), 2u);
+  EXPECT_LE(rounds.size(), 3u);
+  EXPECT_GT(rounds[0].share, 0.78);
+  EXPECT_LT(rounds[1].keep, 0.78);
+  EXPECT_LE(rounds.back().share, 0.78);
+  EXPECT_EQ(&best_of(rounds, 0.78), &rounds.back());
+  EXPECT_EQ(propose_measured(blueprint(), choices(), cost, slower, options, 1).size(), 1u);
+}
+
+TEST_F(Proposing, WhereNoRoundHoldsTheFastestIsTaken) {
+  const auto cost = [&](const Blueprint& b) { return macs(b); };
+  const std::vector<double> clock = {0.90, 0.84, 0.86};
+  size_t at = 0;
+  const auto measured = [&](const Plan&) { return clock[at++]; };
+  const std::vector<Round> rounds =
+      propose_measured(blueprint(), choices(), cost, measured, {.keep = 0.78, .inherit = false});
+  ASSERT_EQ(rounds.size(), 3u);
+  EXPECT_EQ(&best_of(rounds, 0.78), &rounds[1]);
+  const std::vector<Round> far =
+      propose_measured(blueprint(), choices(), cost, measured, {.keep = 0.1, .cut = false});
+  ASSERT_EQ(far.size(), 1u);
+  EXPECT_FALSE(far[0].proposal.reached);
+}
+
+TEST_F(Proposing, MillisecondsAreMeasuredByTurns) {
+  const Inputs inputs = inputs_for(four_stages(), 1, 3);
+  // Out of the order of the walk, each its own.
+  const std::vector<Regional> edits = {
+      {.site = "up_blocks.3.attentions.1", .windows = {.window = 4, .pool = 2}},
+      {.site = "down_blocks.0.attentions.0", .windows = {.window = 4, .pool = 2}}};
+  const std::vector<double> saved = milliseconds_saved(*whole_.model, edits, inputs, 3);
+  ASSERT_EQ(saved.size(), 2u);
+  for (double ms : saved) EXPECT_TRUE(std::isfinite(ms));
+  const std::array<const Model*, 2> models = {whole_.model.get(), whole_.model.get()};
+  const Turns turns = passes_by_turns(models, inputs, 3);
+  EXPECT_EQ(turns.shares[0], 1);
+  EXPECT_GT(turns.shares[1], 0);
+  EXPECT_GT(turns.milliseconds[1], 0);
+  EXPECT_THROW(passes_by_turns({}, inputs, 3), Error);
 }
 
 }  // namespace

@@ -1,0 +1,245 @@
+// What stands beside the chosen plan: other plans, frontiers, the last latents at equal seeds, and how far
+// the sum of single losses can be trusted.
+#include <algorithm>
+#include <cmath>
+
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/prune_unet_search.h"
+
+namespace lamina::cli {
+
+namespace {
+
+using laptop::Choice;
+using laptop::Cover;
+using laptop::Criterion;
+using Samples = PlanLosses::Samples;
+
+constexpr int64_t kRandomPlans = 16;
+
+// Plans beside the chosen one, each with its loss on held-out samples.
+class Others {
+ public:
+  Others(const UnetTask& task, UnetFound found, PlanLosses& losses)
+      : task_(task), found_(std::move(found)), losses_(losses) {}
+
+  UnetFound with(const Cover& cover) && {
+    const UnetOptions& options = task_.options;
+    for (PlanRow& plan : found_.others) measure(plan, options.layout);
+    if (options.compare == "none" || options.method == "bk-sdm") return std::move(found_);
+    for (laptop::Order order : {laptop::Order::loss, laptop::Order::ratio}) {
+      const std::optional<Choice> choice = laptop::greedy(cover, order);
+      if (choice)
+        add(order == laptop::Order::loss ? "greedy, least loss first" : "greedy, least loss a saving first",
+            laptop::removed(cover, *choice), options.layout);
+    }
+    if (options.layout != "any") add_any();
+    add_random();
+    add_handcrafted();
+    return std::move(found_);
+  }
+
+ private:
+  PlanRow row(std::string name, std::vector<int> removed, const std::string& layout) const {
+    return row_of(task_, found_, std::move(name), std::move(removed), layout);
+  }
+  Cover free_cover(const std::vector<double>& values) const {
+    return cover_for(task_, found_, "any", values);
+  }
+  void measure(PlanRow& plan, const std::string& layout) {
+    const laptop::Mean loss = losses_.of(plan.removed, layout, Samples::heldout);
+    plan.joint = loss.value, plan.error = loss.error;
+  }
+  void add(std::string name, std::vector<int> removed, const std::string& layout) {
+    found_.others.push_back(row(std::move(name), std::move(removed), layout));
+    measure(found_.others.back(), layout);
+  }
+  void add_exact(std::string name, const Cover& cover) {
+    const laptop::Exact exact = laptop::exact(cover);
+    if (!exact.best.empty()) add(std::move(name), laptop::removed(cover, exact.best[0]), "any");
+  }
+
+  // The price of the layout.
+  void add_any() { add_exact("exact, any layout", free_cover(found_.values)); }
+
+  void add_random() {
+    const int64_t count = task_.options.compare == "all" ? kRandomPlans : kRandomPlans / 4;
+    std::vector<PlanRow> plans;
+    for (int64_t k = 0; k < count; ++k) {
+      const auto seed = static_cast<uint64_t>(task_.options.seed + 100 + k);
+      const Cover cover = free_cover(laptop::drawn(found_.candidates.size(), seed));
+      const std::optional<Choice> choice = laptop::random_choice(cover, seed);
+      if (!choice) continue;
+      plans.push_back(row("", laptop::removed(cover, *choice), "any"));
+      measure(plans.back(), "any");
+      task_.tick("random plans", k + 1, count, plans.back().joint);
+    }
+    if (plans.empty()) return;
+    std::ranges::sort(plans, {}, &PlanRow::joint);
+    plans[plans.size() / 2].name = fmt::format("random, median of {}", plans.size());
+    PlanRow best = plans.front();
+    best.name = fmt::format("random, best of {}", plans.size());
+    found_.others.push_back(best);
+    found_.others.push_back(plans[plans.size() / 2]);
+  }
+
+  // BK-SDM's cut, and ours at each of its budgets.
+  void add_handcrafted() {
+    const std::string& name = task_.options.cut;
+    std::vector<int> removed;
+    try {
+      removed = indices_of(found_.candidates, laptop::handcrafted(task_.subject.blueprint(), name));
+    } catch (const Error&) {
+      return;  // stages of other sizes: there is no such cut
+    }
+    PlanRow cut = row(name + ", its config", removed, "stock");
+    add(name + ", parts skipped", removed, "any");
+    const std::vector<int64_t> saved = cut.saved;
+    if (cut.expressible) {
+      found_.others.push_back(std::move(cut));
+      measure(found_.others.back(), "stock");
+    }
+    for (size_t a = 0; a < found_.prices.axes.size(); ++a) {
+      Cover cover = free_cover(found_.values);
+      std::ranges::fill(cover.least, 0);
+      cover.least[a] = saved[a];
+      add_exact(fmt::format("exact, at its {}", found_.prices.axes[a]), cover);
+    }
+  }
+
+  const UnetTask& task_;
+  UnetFound found_;
+  PlanLosses& losses_;
+};
+
+class Skipping : public Denoiser {
+ public:
+  Skipping(const Model& model, std::span<const Site> removed) : model_(model), skip_(model.blueprint()) {
+    for (Site site : removed) skip_.add(site);
+  }
+  Tensor operator()(const Inputs& inputs, int64_t, int64_t) override { return model_.run(inputs, skip_); }
+
+ private:
+  const Model& model_;
+  Skip skip_;
+};
+
+Tensor last_latents(const UnetTask& task, std::span<const Site> candidates, const std::vector<int>& removed,
+                    const std::string& layout) {
+  const InferenceMode evaluating;
+  const Subject& subject = task.subject;
+  const std::vector<Site> sites = laptop::sites_of(candidates, removed);
+  const std::unique_ptr<Model> other = wired_anew(task, candidates, removed, layout);
+  const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
+  Skipping skipping(subject.model(), sites);
+  Denoiser& denoiser = wired ? *wired : skipping;
+  Watch quiet = task.watch;
+  quiet.tick = {};
+  const auto seed = static_cast<uint64_t>(task.options.seed) + 5000;
+  const int64_t count = task.data.told.text.size(0);
+  return sample(
+      denoiser, subject.scheduler, task.data.told, task.data.untold,
+      {.steps = task.options.trajectory_steps,
+       .noise = starting_noise(count, {subject.config.in_channels, subject.height, subject.width}, seed),
+       .seed = seed,
+       .watch = quiet});
+}
+
+std::vector<laptop::Predictor> predictors_of(const UnetTask& task, const UnetFound& found) {
+  std::vector<laptop::Predictor> predictors;
+  for (const std::string& name : laptop::criterion_names()) {
+    const Criterion criterion = laptop::criterion_from_name(name);
+    const auto& all = found.scores.all;
+    if ((criterion == Criterion::task || criterion == Criterion::taylor) && all.task.empty()) continue;
+    if (criterion == Criterion::guided && all.guided.empty()) continue;
+    predictors.push_back(laptop::sum_of(name, values_by(task, found, criterion)));
+  }
+  predictors.push_back(laptop::squared_norms("(sum of norms)^2", values_by(task, found, Criterion::output)));
+  predictors.push_back(laptop::superposition(found.scores));
+  return predictors;
+}
+
+// Parts spread over the ranks of what they are worth, so that cheap and dear ones are among them.
+std::vector<int> spread(const std::vector<double>& values, int64_t asked) {
+  std::vector<int> ranked(values.size()), few;
+  for (size_t i = 0; i < ranked.size(); ++i) ranked[i] = static_cast<int>(i);
+  std::ranges::sort(ranked, {}, [&](int i) { return values[static_cast<size_t>(i)]; });
+  const auto count = std::min<size_t>(ranked.size(), static_cast<size_t>(asked));
+  for (size_t k = 0; k < count; ++k) few.push_back(ranked[k * ranked.size() / count]);
+  return few;
+}
+
+}  // namespace
+
+UnetFound with_other_plans(const UnetTask& task, UnetFound found, const Cover& cover, PlanLosses& losses) {
+  return Others(task, std::move(found), losses).with(cover);
+}
+
+UnetFound with_frontiers(const UnetTask& task, UnetFound found) {
+  constexpr int64_t kPoints = 48;
+  std::vector<std::string> layouts = {"any"};
+  if (layout_from_name(task.options.layout)) layouts.push_back(task.options.layout);
+  for (size_t a = 0; a < found.prices.axes.size(); ++a) {
+    for (const std::string& layout : layouts) {
+      const Cover cover = cover_for(task, found, layout, found.values);
+      const laptop::Frontier frontier(cover, {.axis = a});
+      found.frontiers.push_back({.name = layout == "any" ? "any plan" : layout,
+                                 .axis = a,
+                                 .exact = frontier.exact(),
+                                 .points = frontier.sampled(kPoints)});
+    }
+  }
+  return found;
+}
+
+UnetFound with_trajectories(const UnetTask& task, UnetFound found) {
+  if (task.options.trajectory <= 0) return found;
+  std::vector<PlanRow*> rows;
+  if (found.beside.empty()) rows.push_back(&found.chosen);  // else skipping its parts is not what it does
+  for (PlanRow& other : found.others)
+    if (!other.name.starts_with("random") && !other.name.starts_with("greedy")) rows.push_back(&other);
+  std::optional<Tensor> whole;
+  int64_t done = 0;
+  for (PlanRow* plan : rows) {
+    const std::string key =
+        fmt::format("trajectory {} {}", wiring(plan->layout), fmt::join(plan->removed, ","));
+    if (const Json* known = task.journal.find(key)) {
+      plan->trajectory = known->get<double>();
+      continue;
+    }
+    if (task.watch.stop.stop_requested()) throw Stopped{};
+    if (!whole) whole = last_latents(task, found.candidates, {}, "any");
+    const Tensor last = last_latents(task, found.candidates, plan->removed, plan->layout);
+    plan->trajectory = (last - *whole).square().mean().item<double>();
+    task.journal.add(key, plan->trajectory);
+    task.tick("trajectories", ++done, static_cast<int64_t>(rows.size()), NAN);
+  }
+  return found;
+}
+
+UnetFound with_study(const UnetTask& task, UnetFound found, PlanLosses& losses) {
+  const UnetOptions& options = task.options;
+  const laptop::Truth truth = [&](std::span<const int> removed) {
+    return losses.of({removed.begin(), removed.end()}, "any", Samples::heldout).value;
+  };
+  if (options.study > 0) {
+    const auto parts = static_cast<int>(found.candidates.size());
+    found.study = laptop::study(parts, predictors_of(task, found), truth,
+                                {.plans = options.study,
+                                 .least = std::min(2, parts),
+                                 .most = std::min(14, parts),
+                                 .seed = static_cast<uint64_t>(options.seed)},
+                                task.watch);
+  }
+  if (options.subsets > 0) {
+    std::vector<int64_t> weights;
+    for (Site site : found.candidates) weights.push_back(found.prices.saved(std::span(&site, 1))[0]);
+    const std::vector<double> budgets = {0.25, 0.5, 0.75};
+    found.subsets = laptop::brute_force(spread(found.values, options.subsets), found.values, weights, budgets,
+                                        truth, task.watch);
+  }
+  return found;
+}
+
+}  // namespace lamina::cli

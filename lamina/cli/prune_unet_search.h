@@ -1,0 +1,94 @@
+// The pieces of a search for what a denoiser can do without: what its parts are worth and cost, which go,
+// what stands beside them. Each takes what was found before it and gives it back with more in it. What is
+// measured stands in the journal before it is used, so a run that was stopped measures nothing twice.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lamina/cli/prune_unet.h"
+
+namespace lamina::cli {
+
+struct UnetTask {
+  const Subject& subject;
+  const UnetData& data;
+  const UnetOptions& options;
+  UnetJournal& journal;
+  const Watch& watch;
+
+  // That the denoiser is judged and priced at.
+  unet::Shape2d shape() const {
+    return {.height = subject.height,
+            .width = subject.width,
+            .text_tokens = data.scoring.batches[0].inputs.text.size(1)};
+  }
+  // `best`: the least loss so far, where there is one.
+  void tick(std::string phase, int64_t done, int64_t total, double best) const;
+};
+
+// ---- prune_unet_scores.cpp
+
+// "50%": at most that share is kept; so much has to go. Throws Error for another text.
+int64_t least_of(const std::string& text, std::string_view flag, int64_t whole);
+// The candidates and their scores, with the time that took over all runs.
+UnetFound scored(const UnetTask& task);
+laptop::Times times_of(const UnetTask& task, const UnetFound& found);
+laptop::Prices prices_of(const UnetTask& task, const UnetFound& found);
+std::vector<double> values_by(const UnetTask& task, const UnetFound& found, laptop::Criterion criterion);
+
+// ---- prune_unet_losses.cpp
+
+// What plans do to the output, as they would be written; each is measured once.
+class PlanLosses {
+ public:
+  enum class Samples { scored, heldout };
+  PlanLosses(const UnetTask& task, std::vector<Site> candidates)
+      : task_(task), candidates_(std::move(candidates)) {}
+  // The parts skipped, or what a stock config makes of what is left.
+  laptop::Mean of(const std::vector<int>& removed, const std::string& layout, Samples samples);
+  // Of held-out samples, by a model that is the plan carried out; `key` names the plan.
+  laptop::Mean of(const Model& other, const std::string& key);
+  int64_t measured() const { return measured_; }
+
+ private:
+  laptop::JointLoss& joint(Samples samples);
+  template <class Measure>
+  laptop::Mean once(const std::string& key, const Measure& measure);
+
+  const UnetTask& task_;
+  std::vector<Site> candidates_;
+  std::optional<laptop::JointLoss> scored_ = {}, heldout_ = {};
+  int64_t measured_ = 0;
+};
+
+std::string_view wiring(const std::string& layout);  // "any" or "stock"
+// What a stock config makes of what is left, where that is another function than skipping the parts.
+std::unique_ptr<Model> wired_anew(const UnetTask& task, std::span<const Site> candidates,
+                                  const std::vector<int>& removed, const std::string& layout);
+// The plan in a layout, or with its parts skipped ("any"); its losses are yet to be measured.
+PlanRow row_of(const UnetTask& task, const UnetFound& found, std::string name, std::vector<int> removed,
+               const std::string& layout);
+laptop::Cover cover_for(const UnetTask& task, const UnetFound& found, const std::string& layout,
+                        const std::vector<double>& values);
+std::vector<int> indices_of(std::span<const Site> candidates, std::span<const Site> sites);
+
+// ---- prune_unet_choose.cpp, prune_unet_asdm.cpp
+
+// The chosen plan with its losses, and plans on the way to it. Throws Error where the budgets cannot be held.
+UnetFound choose(const UnetTask& task, UnetFound found, const laptop::Cover& cover, PlanLosses& losses);
+// A-SDM-style: cuts, windows and inherited kernels within one budget, multiply-adds or measured milliseconds.
+UnetFound choose_asdm(const UnetTask& task, UnetFound found, PlanLosses& losses);
+
+// ---- prune_unet_compare.cpp
+
+UnetFound with_other_plans(const UnetTask& task, UnetFound found, const laptop::Cover& cover,
+                           PlanLosses& losses);
+UnetFound with_frontiers(const UnetTask& task, UnetFound found);
+UnetFound with_trajectories(const UnetTask& task, UnetFound found);
+UnetFound with_study(const UnetTask& task, UnetFound found, PlanLosses& losses);
+
+}  // namespace lamina::cli
