@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What lamina's speed is against: the authors' procedure, transformers, the machine's own matrix products.
 
-    bench/bench.py [search] [decode] [limits] [neurons] [train] [tag] [laptop] [unet]      all of them when none is named; tools/bench builds first
+    bench/bench.py [search] [decode] [limits] [neurons] [train] [tag] [laptop] [unet] [sdxl]      all of them when none is named; tools/bench builds first
     --json FILE                                    the figures and what they were measured on; others in FILE are kept
     --remove 15 --samples 4 --length 128           the search that is timed
     --sentences 400 --rounds 3                     what tagging is timed on, and how often
@@ -532,7 +532,8 @@ def bench_laptop(args):
 
 def bench_unet(args):
     """Stable Diffusion 1.5's U-Net with random weights, one latent of 64 x 64, float32, one thread. The sides take turns, each in a process of its
-    own; of each process the first pass, which also reads the weights, is not counted."""
+    own; of each process the first pass, which also reads the weights, is not counted. Beside them what A-SDM-style acceleration saves at this size:
+    windows for the attention over 64 x 64 tokens, one layer less in the outermost stages (a stock config), and both."""
     import diffusers
     program = LAMINA.parent / "tests" / "parity" / "unet_forward"
     with tempfile.TemporaryDirectory(prefix="lamina-bench-", dir="/dev/shm") as folder:
@@ -543,6 +544,19 @@ def bench_unet(args):
         weights = (unet / "diffusion_pytorch_model.safetensors").stat().st_size
         commands = {"lamina": [program, unet, inputs, f"{folder}/lamina", "--dtype", "float32", "--passes", "3"],
                     "diffusers": [sys.executable, "-B", ROOT / "bench" / "unet_reference.py", unet, inputs, f"{folder}/diffusers", "3"]}
+        smaller = pathlib.Path(folder) / "smaller"
+        diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768, layers_per_block=[1, 2, 2, 2]).save_pretrained(smaller)
+        shallow = [f"{block}.attentions.{i}" for block, count in (("down_blocks.0", 2), ("up_blocks.3", 3)) for i in range(count)]
+        for name, made_of, sites in (("windows", unet, shallow), ("a layer less", smaller, []), ("both", smaller, [s for s in shallow if s not in (
+                "down_blocks.0.attentions.1", "up_blocks.3.attentions.2")])):
+            target = pathlib.Path(folder) / name.replace(" ", "-")
+            target.mkdir()
+            config = json.loads((made_of / "config.json").read_text())
+            if sites:
+                config["lamina_regional"] = [{"site": site, "window": 16, "pool": 4, "mix": "none", "log_count": True, "mask_own": True} for site in sites]
+            (target / "config.json").write_text(json.dumps(config))
+            (target / "diffusion_pytorch_model.safetensors").symlink_to(made_of / "diffusion_pytorch_model.safetensors")
+            commands[name] = [program, target, inputs, f"{folder}/out-{target.name}", "--dtype", "float32", "--passes", "3"]
         rounds = []
         for _ in range(args.rounds):
             done = {}
@@ -552,10 +566,42 @@ def bench_unet(args):
                 done[name] = {"seconds": min(made["seconds"][1:]), "processor_seconds": min(made["processor_seconds"][1:]),
                               "mb_above_weights": (made["peak_bytes"] - made["empty_bytes"] - weights) / 1e6}
             rounds.append(done)
-        ours, theirs = (load_file(f"{folder}/{name}")["prediction"] for name in commands)
+        ours, theirs = (load_file(f"{folder}/{name}")["prediction"] for name in ("lamina", "diffusers"))
     over = lambda key: statistics.median(r["diffusers"][key] / r["lamina"][key] for r in rounds)
     return {"what": "SD1.5's U-Net, random weights, one latent of 64 x 64", "rounds": rounds, "ratio": over("seconds"),
             "ratio_of_processor_seconds": over("processor_seconds"), "memory": 1 / over("mb_above_weights"),
+            "saved": {name: {key: 1 - statistics.median(r[name][key] / r["lamina"][key] for r in rounds) for key in ("seconds", "processor_seconds")}
+                      for name in ("windows", "a layer less", "both")}, "relative_difference": ((ours - theirs).abs().max() / theirs.abs().max()).item()}
+
+
+SDXL = {"sample_size": 128, "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "use_linear_projection": True,
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "transformer_layers_per_block": [1, 2, 10],
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}
+
+
+def bench_sdxl(args):
+    """SDXL's U-Net with random weights (10 GB, in ROOT/out), one latent of 64 x 64, float32, one pass a side: what each says, and its memory."""
+    import diffusers
+    program = LAMINA.parent / "tests" / "parity" / "unet_forward"
+    (ROOT / "out").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "out") as folder:
+        unet, inputs = pathlib.Path(folder) / "unet", pathlib.Path(folder) / "in.safetensors"
+        torch.manual_seed(0)
+        net = diffusers.UNet2DConditionModel(**SDXL)
+        parameters = sum(p.numel() for p in net.parameters())
+        net.save_pretrained(unet, max_shard_size="20GB")
+        del net
+        save_file({"sample": torch.randn(1, 4, 64, 64), "time": torch.tensor([501.0]), "text": torch.randn(1, 77, 2048), "text_embeds": torch.randn(1, 1280),
+                   "time_ids": torch.tensor([[512.0, 512, 0, 0, 512, 512]])}, inputs)
+        weights = (unet / "diffusion_pytorch_model.safetensors").stat().st_size
+        done = {}
+        for name, command in (("lamina", [program, unet, inputs, f"{folder}/lamina", "--dtype", "float32", "--passes", "2"]),
+                              ("diffusers", [sys.executable, "-B", ROOT / "bench" / "unet_reference.py", unet, inputs, f"{folder}/diffusers", "2"])):
+            made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            done[name] = {"seconds": made["seconds"][-1], "mb_above_weights": (made["peak_bytes"] - made["empty_bytes"] - weights) / 1e6}
+        ours, theirs = (load_file(f"{folder}/{name}")["prediction"] for name in ("lamina", "diffusers"))
+    return {"what": "SDXL's U-Net, random weights, one latent of 64 x 64", "parameters": parameters, "rounds": [done],
             "relative_difference": ((ours - theirs).abs().max() / theirs.abs().max()).item()}
 
 
@@ -571,7 +617,7 @@ def measured(arguments, processor=False):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train", "tag", "laptop", "unet"], default=[])
+    parser.add_argument("which", nargs="*", choices=["search", "decode", "limits", "neurons", "train", "tag", "laptop", "unet", "sdxl"], default=[])
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--lock", type=pathlib.Path)
     parser.add_argument("--remove", type=int, default=15)
@@ -580,7 +626,7 @@ def main():
     parser.add_argument("--sentences", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    which = args.which or ["limits", "decode", "neurons", "train", "tag", "laptop", "unet", "search"]
+    which = args.which or ["limits", "decode", "neurons", "train", "tag", "laptop", "unet", "sdxl", "search"]
     figures = {"machine": {"processor": next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()),
                            "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}}
     if "limits" in which:
@@ -617,7 +663,15 @@ def main():
         print(f"{f['what']}: diffusers {row['diffusers']['seconds']:.2f} s, lamina {row['lamina']['seconds']:.2f} s: {f['ratio']:.2f}x  (must: 1.0x); of the processor "
               f"{row['diffusers']['processor_seconds']:.2f} s and {row['lamina']['processor_seconds']:.2f} s: {f['ratio_of_processor_seconds']:.2f}x\n"
               f"    above the weights {row['diffusers']['mb_above_weights']:.0f} MB and {row['lamina']['mb_above_weights']:.0f} MB: {f['memory']:.2f}  (must: 1); "
-              f"predictions within {f['relative_difference']:.1e}", flush=True)
+              f"predictions within {f['relative_difference']:.1e}")
+        for name, what in (("windows", "windows of 16 and cells of 4 over 64 x 64 tokens"), ("a layer less", "a layer less in the outermost stages"), ("both", "both")):
+            print(f"    time saved by {what}: {100 * f['saved'][name]['seconds']:.1f} %, of the processor's {100 * f['saved'][name]['processor_seconds']:.1f} %", flush=True)
+    if "sdxl" in which:
+        f = figures["sdxl"] = bench_sdxl(args)
+        row = f["rounds"][0]
+        print(f"{f['what']}, {f['parameters']:,} parameters: diffusers {row['diffusers']['seconds']:.1f} s, lamina {row['lamina']['seconds']:.1f} s (one pass each); above the "
+              f"weights {row['diffusers']['mb_above_weights']:.0f} MB and {row['lamina']['mb_above_weights']:.0f} MB; predictions within {f['relative_difference']:.1e}  (must: 1e-4)",
+              flush=True)
     if "train" in which:
         figures["train"] = bench_train(args.lock)
         for f in figures["train"]:

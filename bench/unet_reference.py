@@ -20,10 +20,11 @@ def main(model, inputs, output, passes):
     empty = status("VmRSS")
     net = diffusers.UNet2DConditionModel.from_pretrained(model, torch_dtype=torch.float32).eval()
     given = load_file(inputs)
+    added = {name: given[name] for name in ("text_embeds", "time_ids") if name in given}
     seconds, processor = [], []
     for _ in range(int(passes)):
         started, used = time.perf_counter(), time.process_time()
-        prediction = net(given["sample"], given["time"], given["text"]).sample
+        prediction = net(given["sample"], given["time"], given["text"], added_cond_kwargs=added).sample
         seconds.append(time.perf_counter() - started)
         processor.append(time.process_time() - used)
     save_file({"prediction": prediction}, output)
