@@ -16,6 +16,7 @@
 
 #include "lamina/atlas/atlas.h"
 #include "lamina/base/error.h"
+#include "lamina/base/json_number.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/chat.h"
 #include "lamina/cli/cli.h"
@@ -70,11 +71,6 @@ std::string text_of(const Query& query, const std::string& name) {
   return found == query.end() ? "" : found->second;
 }
 
-// JSON knows no NaN; what does not exist is null.
-Json number(double value) {
-  return std::isfinite(value) ? Json(value) : Json(nullptr);
-}
-
 atlas::Rows rows_of(const Query& query) {
   const std::string name = text_of(query, "rows");
   for (const atlas::Rows rows : {atlas::Rows::up, atlas::Rows::gate, atlas::Rows::down}) {
@@ -90,8 +86,8 @@ Json to_json(atlas::Set set) {
 Json to_json(const atlas::Reading& reading) {
   return {{"token", reading.token},
           {"text", reading.text},
-          {"score", number(reading.score)},
-          {"p", number(reading.p_pole)}};
+          {"score", number_or_null(reading.score)},
+          {"p", number_or_null(reading.p_pole)}};
 }
 
 // ---- the reading half
@@ -154,8 +150,8 @@ class Shelf {
     for (const Atlas::BlockSummary& block : atlas_.summary({rows_of(query), atlas::Head::own}))
       blocks.push_back({{"block", block.block},
                         {"neurons", block.neurons},
-                        {"median_kurtosis", number(block.median_kurtosis)},
-                        {"high_kurtosis", number(block.high_kurtosis)}});
+                        {"median_kurtosis", number_or_null(block.median_kurtosis)},
+                        {"high_kurtosis", number_or_null(block.high_kurtosis)}});
     return {{"blocks", blocks}};
   }
 
@@ -189,10 +185,10 @@ class Shelf {
       Json entry = to_json(set);
       entry["top"] = labels(shown->top, -1);
       entry["bottom"] = labels(shown->bottom, -1);
-      entry["norm"] = number(shown->decoded.norm);
-      entry["mean"] = number(shown->decoded.mean);
-      entry["deviation"] = number(shown->decoded.deviation);
-      entry["kurtosis"] = number(shown->decoded.kurtosis);
+      entry["norm"] = number_or_null(shown->decoded.norm);
+      entry["mean"] = number_or_null(shown->decoded.mean);
+      entry["deviation"] = number_or_null(shown->decoded.deviation);
+      entry["kurtosis"] = number_or_null(shown->decoded.kurtosis);
       entry["kurtosis_rank"] = shown->kurtosis_rank;
       entry["of"] = shown->of;
       sets.push_back(std::move(entry));
@@ -200,9 +196,9 @@ class Shelf {
     if (sets.empty()) fail("neuron {} is not in this atlas; its block was not mapped", name_of(id));
     Json answer = {{"id", name_of(id)}, {"sets", sets}, {"angles", nullptr}};
     if (const auto angles = atlas_.angles(id))
-      answer["angles"] = {{"gate_up", number(angles->gate_up)},
-                          {"up_down", number(angles->up_down)},
-                          {"gate_down", number(angles->gate_down)}};
+      answer["angles"] = {{"gate_up", number_or_null(angles->gate_up)},
+                          {"up_down", number_or_null(angles->up_down)},
+                          {"gate_down", number_or_null(angles->gate_down)}};
     return answer;
   }
 
@@ -252,7 +248,7 @@ class Shelf {
             {"pole", hit.bottom ? "bottom" : "top"},
             {"rank", hit.rank},
             {"reading", cli::to_json(hit.reading)},
-            {"kurtosis", number(hit.kurtosis)},
+            {"kurtosis", number_or_null(hit.kurtosis)},
             {"first", hit.first}};
   }
   Json to_json(const atlas::Control& control) const {
@@ -262,11 +258,11 @@ class Shelf {
                   {"token", control.token},
                   {"text", atlas_.token_text(control.token)},
                   {"best", name_of(NeuronId{control.best.block, control.best.neuron})},
-                  {"best_p", number(std::exp(control.best.log_p))},
+                  {"best_p", number_or_null(std::exp(control.best.log_p))},
                   {"random_p", nullptr},
                   {"random_directions", control.random_directions},
-                  {"above_tokens", number(control.above_tokens)}};
-    if (control.random) entry["random_p"] = number(std::exp(control.random->log_p));
+                  {"above_tokens", number_or_null(control.above_tokens)}};
+    if (control.random) entry["random_p"] = number_or_null(std::exp(control.random->log_p));
     return entry;
   }
 
@@ -401,7 +397,8 @@ class Bench {
     for (const neurons::TokenProbability& one : answer.next)
       next.push_back({{"token", one.token}, {"text", shelf_.token_text(one.token)}, {"p", one.p}});
     return {{"next", next},
-            {"concept_log_p", wanted.concept_tokens.empty() ? Json(nullptr) : number(answer.concept_log_p)}};
+            {"concept_log_p",
+             wanted.concept_tokens.empty() ? Json(nullptr) : number_or_null(answer.concept_log_p)}};
   }
 
   // The continuation, each piece of text as soon as its characters are whole.
@@ -466,10 +463,10 @@ class Bench {
     lines.add({{"event", "before"}, {"answer", side(last_->reference.answer, wanted)}});
     const neurons::Answer after = neurons::clamped_answer(*session_.model, clamps, input, last_->reference);
     Json effect = side(after, wanted);
-    effect["kl"] = number(after.kl);
-    effect["mean_kl"] = number(after.mean_kl);
+    effect["kl"] = number_or_null(after.kl);
+    effect["mean_kl"] = number_or_null(after.mean_kl);
     if (!wanted.concept_tokens.empty())
-      effect["change"] = number(after.concept_log_p - last_->reference.answer.concept_log_p);
+      effect["change"] = number_or_null(after.concept_log_p - last_->reference.answer.concept_log_p);
     lines.add({{"event", "after"}, {"answer", effect}});
     if (wanted.tokens > 0) {
       if (last_->tokens == wanted.tokens) {

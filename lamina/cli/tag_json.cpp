@@ -1,8 +1,8 @@
 // The JSON of `lamina tag train`: every run with its scores and its curve, means, differences, the choice and
 // what it is worth. F1 and differences are shares from 0 to 1; what was not measured is null.
 #include <algorithm>
-#include <cmath>
 
+#include "lamina/base/json_number.h"
 #include "lamina/cli/tag_numbers.h"
 
 namespace lamina::cli {
@@ -15,26 +15,22 @@ constexpr size_t kCurvePoints = 200;
 constexpr label::Fault kFaults[] = {label::Fault::missed, label::Fault::invented, label::Fault::wrong_type,
                                     label::Fault::wrong_ends, label::Fault::wrong_both};
 
-Json number(double value) {
-  return std::isfinite(value) ? Json(value) : Json(nullptr);
-}
-
 Json summary_json(const TagArm& arm, HeldOut set) {
   const SeedMean f1 = f1_of(arm, set, 1);
   if (f1.count == 0) return nullptr;
-  return {{"mean", number(f1.mean)},
-          {"low", number(f1.low)},
-          {"high", number(f1.high)},
-          {"sd", number(f1.deviation)},
+  return {{"mean", number_or_null(f1.mean)},
+          {"low", number_or_null(f1.low)},
+          {"high", number_or_null(f1.high)},
+          {"sd", number_or_null(f1.deviation)},
           {"runs", f1.count}};
 }
 
 Json difference_json(const std::optional<Difference>& found) {
   if (!found) return nullptr;
-  return {{"mean", number(found->mean)},
-          {"low", number(found->low)},
-          {"high", number(found->high)},
-          {"p", found->has_interval() ? number(found->p) : Json(nullptr)},
+  return {{"mean", number_or_null(found->mean)},
+          {"low", number_or_null(found->low)},
+          {"high", number_or_null(found->high)},
+          {"p", found->has_interval() ? number_or_null(found->p) : Json(nullptr)},
           {"pairs", found->pairs}};
 }
 
@@ -43,7 +39,7 @@ Json thinned_json(const std::vector<StepRecord>& curve) {
   const size_t count = curve.size(), points = std::min(count, kCurvePoints);
   for (size_t i = 1; i <= points; ++i) {
     const StepRecord& record = curve[i * count / points - 1];
-    list.push_back({record.step, number(record.loss)});
+    list.push_back({record.step, number_or_null(record.loss)});
   }
   return list;
 }
@@ -51,12 +47,13 @@ Json thinned_json(const std::vector<StepRecord>& curve) {
 Json run_json(const unmask::RunResult& run) {
   Json epochs = Json::array();
   for (const unmask::EpochScore& epoch : run.epochs)
-    epochs.push_back({{"epoch", epoch.epoch}, {"step", epoch.step}, {"dev_f1", number(epoch.dev_f1)}});
+    epochs.push_back(
+        {{"epoch", epoch.epoch}, {"step", epoch.step}, {"dev_f1", number_or_null(epoch.dev_f1)}});
   Json json = {{"seed", run.seed},
                {"dev", run.dev ? label::to_json(*run.dev) : Json(nullptr)},
                {"test", run.test ? label::to_json(*run.test) : Json(nullptr)},
                {"epochs", std::move(epochs)},
-               {"seconds", number(run.seconds)},
+               {"seconds", number_or_null(run.seconds)},
                {"tokens", run.tokens},
                {"padded_tokens", run.padded_tokens},
                {"curve", thinned_json(run.trained.curve)},
@@ -68,8 +65,9 @@ Json run_json(const unmask::RunResult& run) {
 Json spans_json(const std::vector<unmask::Span>& spans) {
   Json list = Json::array();
   for (const unmask::Span& span : spans)
-    list.push_back(
-        {{"block", span.block}, {"distance", number(span.distance)}, {"right", number(span.right)}});
+    list.push_back({{"block", span.block},
+                    {"distance", number_or_null(span.distance)},
+                    {"right", number_or_null(span.right)}});
   return list;
 }
 
@@ -87,7 +85,7 @@ Json tag_json(const TagOutcome& outcome) {
                  {"blocks", arm.mask.blocks},
                  {"repeat", arm.repeat},
                  {"probe", arm.probe},
-                 {"compute", number(arm.compute)},
+                 {"compute", number_or_null(arm.compute)},
                  {"runs", std::move(runs)},
                  {"dev", summary_json(arm, HeldOut::development)},
                  {"test", summary_json(arm, HeldOut::test)},
@@ -119,12 +117,12 @@ Json tag_json(const TagOutcome& outcome) {
     json["correction"] = {{"set", by == HeldOut::test ? "test" : "dev"},
                           {"plans", found->plans},
                           {"runs", found->runs},
-                          {"expected_maximum", number(found->factor)},
-                          {"run_sd", number(found->run_deviation)},
-                          {"sd", number(found->deviation)},
-                          {"expected_gain", number(found->expected)},
-                          {"mean", number(found->mean)},
-                          {"best", number(found->best)}};
+                          {"expected_maximum", number_or_null(found->factor)},
+                          {"run_sd", number_or_null(found->run_deviation)},
+                          {"sd", number_or_null(found->deviation)},
+                          {"expected_gain", number_or_null(found->expected)},
+                          {"mean", number_or_null(found->mean)},
+                          {"best", number_or_null(found->best)}};
   json["claims"] = Json::array();
   if (set) {
     for (const Claim& claim : claims_of(outcome, *set)) {

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
+#include "lamina/base/json_number.h"
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/heal/adapter.h"
@@ -25,10 +25,6 @@ constexpr const char* kVersionKey = "lamina_tag_run";
 constexpr int64_t kVersion = 1;
 constexpr const char* kTensors = "tensors.safetensors";
 
-// JSON has no numbers that are none.
-Json number(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
-}
 double number_of(const Json& json) {
   return json.is_number() ? json.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
@@ -37,12 +33,12 @@ Json to_json(const Trained& trained) {
   Json curve = Json::array(), evaluations = Json::array();
   for (const StepRecord& r : trained.curve) {
     Json terms = Json::object();
-    for (const auto& [name, value] : r.terms) terms[name] = number(value);
-    curve.push_back({r.step, number(r.loss), number(r.objective), r.learning_rate, number(r.gradient_norm),
-                     r.tokens, r.seconds, std::move(terms)});
+    for (const auto& [name, value] : r.terms) terms[name] = number_or_null(value);
+    curve.push_back({r.step, number_or_null(r.loss), number_or_null(r.objective), r.learning_rate,
+                     number_or_null(r.gradient_norm), r.tokens, r.seconds, std::move(terms)});
   }
   for (const Evaluation& e : trained.evaluations)
-    evaluations.push_back({e.step, number(e.loss), e.positions});
+    evaluations.push_back({e.step, number_or_null(e.loss), e.positions});
   return {{"curve", std::move(curve)},
           {"evaluations", std::move(evaluations)},
           {"resumed_from", trained.resumed_from},
@@ -205,7 +201,7 @@ void RunFiles::write(const std::string& name, const RunFields& fields, const Don
   json["adapted"] = result.adapted ? to_json(*result.adapted) : Json();
   json["epochs"] = Json::array();
   for (const unmask::EpochScore& epoch : result.epochs)
-    json["epochs"].push_back({epoch.epoch, epoch.step, number(epoch.dev_f1)});
+    json["epochs"].push_back({epoch.epoch, epoch.step, number_or_null(epoch.dev_f1)});
   json["dev_tags"] = to_json(result.dev_tags, data_.labels);
   json["test_tags"] = to_json(result.test_tags, data_.labels);
   json["seconds"] = result.seconds;

@@ -9,6 +9,7 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/fields.h"
+#include "lamina/base/json_number.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/chat.h"
 #include "lamina/cli/training.h"
@@ -28,13 +29,9 @@ constexpr size_t kRemembered = 24;  // steps that the line looks back on
 const report::Format kLoss{Notation::significant, 4, ""};
 const report::Format kRate{Notation::significant, 3, ""};
 
-Json finite(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
-}
-
 Json evaluation_json(const Evaluation& evaluation) {
   return {{"step", evaluation.step},
-          {"validation_loss", finite(evaluation.loss)},
+          {"validation_loss", number_or_null(evaluation.loss)},
           {"positions", evaluation.positions}};
 }
 
@@ -69,13 +66,13 @@ report::Curve thinned(const std::vector<StepRecord>& records, std::string name,
 
 Json record_json(const StepRecord& record) {
   Json json = {{"step", record.step},
-               {"loss", finite(record.loss)},
-               {"objective", finite(record.objective)},
+               {"loss", number_or_null(record.loss)},
+               {"objective", number_or_null(record.objective)},
                {"learning_rate", record.learning_rate},
-               {"gradient_norm", finite(record.gradient_norm)},
+               {"gradient_norm", number_or_null(record.gradient_norm)},
                {"tokens", record.tokens},
                {"seconds", record.seconds}};
-  for (const auto& [name, value] : record.terms) json[name] = finite(value);
+  for (const auto& [name, value] : record.terms) json[name] = number_or_null(value);
   return json;
 }
 

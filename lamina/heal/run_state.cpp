@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <limits>
 
 #include "lamina/base/error.h"
 #include "lamina/base/file.h"
 #include "lamina/base/hash.h"
+#include "lamina/base/json_number.h"
 #include "lamina/base/text.h"
 #include "lamina/format/safetensors.h"
 
@@ -21,11 +21,6 @@ constexpr int64_t kVersion = 1;
 constexpr const char* kState = "state.json";
 constexpr const char* kTensors = "tensors.safetensors";
 constexpr std::string_view kPrefix = "step-";
-
-// JSON has no infinities; a term of a hook may be one.
-Json number(double value) {
-  return std::isfinite(value) ? Json(value) : Json(nullptr);
-}
 
 double number(const Json& object, std::string_view key, std::string_view what) {
   if (!object.is_object() || !object.contains(key)) fail("{}: \"{}\" is missing", what, key);
@@ -55,20 +50,21 @@ std::string to_text(const RunState& state, std::string_view digest_of_tensors) {
   json["curve"] = Json::array();
   for (const StepRecord& record : state.curve) {
     Json terms = Json::object();
-    for (const auto& [name, value] : record.terms) terms[name] = number(value);
+    for (const auto& [name, value] : record.terms) terms[name] = number_or_null(value);
     json["curve"].push_back({{"step", record.step},
-                             {"loss", number(record.loss)},
-                             {"objective", number(record.objective)},
-                             {"learning_rate", number(record.learning_rate)},
-                             {"gradient_norm", number(record.gradient_norm)},
+                             {"loss", number_or_null(record.loss)},
+                             {"objective", number_or_null(record.objective)},
+                             {"learning_rate", number_or_null(record.learning_rate)},
+                             {"gradient_norm", number_or_null(record.gradient_norm)},
                              {"tokens", record.tokens},
-                             {"seconds", number(record.seconds)},
+                             {"seconds", number_or_null(record.seconds)},
                              {"terms", std::move(terms)}});
   }
   json["evaluations"] = Json::array();
   for (const Evaluation& evaluation : state.evaluations)
-    json["evaluations"].push_back(
-        {{"step", evaluation.step}, {"loss", number(evaluation.loss)}, {"positions", evaluation.positions}});
+    json["evaluations"].push_back({{"step", evaluation.step},
+                                   {"loss", number_or_null(evaluation.loss)},
+                                   {"positions", evaluation.positions}});
   json["hook"] = state.hook;
   return json.dump() + "\n";
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "lamina/base/json_number.h"
 #include "lamina/report/impl/drawings.h"
 #include "lamina/report/impl/markup.h"
 
@@ -116,9 +117,9 @@ const char* class_of(Curve::Role role) {
   return "";
 }
 
-Json finite(const std::vector<double>& values) {
+Json numbers_or_null(const std::vector<double>& values) {
   Json list = Json::array();
-  for (const double value : values) list.push_back(std::isfinite(value) ? Json(value) : Json(nullptr));
+  for (const double value : values) list.push_back(number_or_null(value));
   return list;
 }
 
@@ -245,11 +246,11 @@ Json series_payload(const Series& series) {
   Json curves = Json::array();
   for (size_t i = 0; i < series.curves.size(); ++i) {
     const Curve& curve = series.curves[i];
-    Json entry = {{"name", clean(curve.name)}, {"role", class_of(curve.role)},
-                  {"dash", layout->dash[i]},   {"x", curve.x},
-                  {"y", finite(curve.y)},      {"texts", written(curve.y, series.y.format)}};
+    Json entry = {{"name", clean(curve.name)},     {"role", class_of(curve.role)},
+                  {"dash", layout->dash[i]},       {"x", curve.x},
+                  {"y", numbers_or_null(curve.y)}, {"texts", written(curve.y, series.y.format)}};
     if (!curve.low.empty()) {
-      entry["low"] = finite(curve.low), entry["high"] = finite(curve.high);
+      entry["low"] = numbers_or_null(curve.low), entry["high"] = numbers_or_null(curve.high);
     }
     curves.push_back(std::move(entry));
   }
