@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/laws/tiny.h"
+#include "tests/laws/unets.h"
 
 namespace lamina {
 namespace {
@@ -11,6 +11,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using tests::refusal;
+using tiny::four_stages;
+using tiny::unet_architecture;
 
 const Json kScheduler = {{"_class_name", "DDIMScheduler"},
                          {"beta_schedule", "scaled_linear"},
@@ -18,22 +20,9 @@ const Json kScheduler = {{"_class_name", "DDIMScheduler"},
                          {"steps_offset", 1}};
 
 // The family's own tiny config, which has transformers of several blocks, and one of SD1.5's kind.
-Json stable() {
-  Json config = unet::published_config("sd1.5");
-  config["block_out_channels"] = {8, 8, 16, 16};
-  config["attention_head_dim"] = 2;
-  config["cross_attention_dim"] = 12;
-  config["norm_num_groups"] = 4;
-  return config;
-}
-
-const Architecture& unet_architecture() {
-  return architecture_of(Json{{"_class_name", "UNet2DConditionModel"}}, "test");
-}
-
 class Unets : public testing::TestWithParam<bool> {
  protected:
-  Unets() : net(unet_architecture(), {.seed = 3, .config = GetParam() ? stable() : Json()}) {}
+  Unets() : net(unet_architecture(), {.seed = 3, .config = GetParam() ? four_stages() : Json()}) {}
 
   // Latents after a way of six calls, with guidance.
   Tensor way(Denoiser& denoiser, int64_t steps = 6) {
@@ -111,7 +100,7 @@ TEST_P(Unets, SwitchingHandsOver) {
     return way(*switching(plain(*net.model), plain(*net.model), share));
   };
   EXPECT_TRUE(at::equal(both(0.4), wanted));
-  const tiny::Tiny other(unet_architecture(), {.seed = 4, .config = GetParam() ? stable() : Json()});
+  const tiny::Tiny other(unet_architecture(), {.seed = 4, .config = GetParam() ? four_stages() : Json()});
   const auto with = [&](double share) {
     return way(*switching(plain(*other.model), plain(*net.model), share));
   };
@@ -136,7 +125,7 @@ TEST(Inherit, WholeCalls) {
 }
 
 TEST(Inherit, MultiplyAdds) {
-  const tiny::Tiny net(unet_architecture(), {.config = stable()});
+  const tiny::Tiny net(unet_architecture(), {.config = four_stages()});
   const unet::Shape2d shape{.height = 16, .width = 16, .text_tokens = 5};
   const auto share = [&](const Inheritance& options) {
     const Spent spent = multiply_adds(net.opened, options, 10, shape);

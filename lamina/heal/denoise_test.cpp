@@ -10,17 +10,13 @@
 #include "lamina/heal/train.h"
 #include "lamina/plan/plan.h"
 #include "lamina/tensor/autograd.h"
-#include "tests/laws/tiny.h"
+#include "tests/laws/unets.h"
 
 namespace lamina {
 namespace {
 
 using testing::HasSubstr;
 namespace fs = std::filesystem;
-
-const Architecture& unets() {
-  return architecture_of({{"_class_name", "UNet2DConditionModel"}}, "test");
-}
 
 // Stages, attention with one block and with two, a middle.
 Json small_config() {
@@ -41,12 +37,13 @@ Json small_config() {
 Opened small(const tiny::Folder& folder, uint64_t seed = 1) {
   const fs::path path = folder / fmt::format("model{}", seed);
   if (!fs::exists(path))
-    tiny::write(tiny::random_checkpoint(unets(), {.seed = seed, .config = small_config()}), path);
+    tiny::write(tiny::random_checkpoint(tiny::unet_architecture(), {.seed = seed, .config = small_config()}),
+                path);
   return open(path);
 }
 
 Opened cut(const Opened& opened, const std::vector<std::string>& sites) {
-  return declare(apply(opened.checkpoint, opened.blueprint, tiny::cuts(sites)));
+  return tiny::edited(opened, tiny::cuts(sites));
 }
 
 Student student_of(const Opened& opened, Student::Options options = {}) {
@@ -168,7 +165,7 @@ TEST(Denoising, AdaptersStandOnLinearMapsAndMergeIntoTheModel) {
   const tiny::Folder folder;
   Json config = small_config();
   config["use_linear_projection"] = true;
-  tiny::write(tiny::random_checkpoint(unets(), {.config = config}), folder / "linear");
+  tiny::write(tiny::random_checkpoint(tiny::unet_architecture(), {.config = config}), folder / "linear");
   Student student = student_of(open(folder / "linear"), {.lora = LoraOptions{.rank = 2, .alpha = 4}});
   const Batch batch = Noise().at(0, 2);
   {

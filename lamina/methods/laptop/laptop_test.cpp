@@ -6,28 +6,20 @@
 #include <cmath>
 #include <set>
 
-#include "lamina/family/unet.h"
-#include "tests/laws/tiny.h"
+#include "tests/laws/unets.h"
 
 namespace lamina::laptop {
 namespace {
 
-const Architecture& unet_architecture() {
-  return architecture_of(
-      {{"architectures", {"UNet2DConditionModel"}}, {"_class_name", "UNet2DConditionModel"}}, "test");
-}
+using tiny::unet_architecture;
 
 CalibrationBatch batch_for(const Json& config, int64_t count, uint64_t seed, at::ScalarType dtype) {
-  const unet::Config c = unet::read_config(config, "test");
-  const auto normal = [&](std::vector<int64_t> sizes) { return random_normal(sizes, seed++).to(dtype); };
-  Inputs inputs{.sample = normal({count, c.in_channels, 8, 8}),
-                .time = at::arange(count).to(at::kFloat) * 321 + 1,
-                .text = normal({count, 5, c.context[0]})};
-  inputs.added = {{"text_embeds", normal({count, c.added_width - 6 * c.added_time_width})},
-                  {"time_ids", at::ones({count, 6}, dtype)}};
+  const Inputs inputs = tiny::unet_inputs(config, seed, {.batch = count, .dtype = dtype});
   Inputs untold = inputs;
   untold.text = at::zeros_like(inputs.text);
-  return {.inputs = inputs, .unguided = untold, .target = normal({count, c.out_channels, 8, 8})};
+  return {.inputs = inputs,
+          .unguided = untold,
+          .target = random_normal(inputs.sample.sizes(), seed + 3).to(dtype)};
 }
 
 Prices prices_of(const Blueprint& blueprint) {
@@ -148,7 +140,7 @@ TEST_F(Laptop, BlocksOfAWrapperGoInTheOrderOfTheirValuesAndTakeItWithThem) {
   EXPECT_EQ(choice.saved, prices.saved(sites_of(candidates_, gone)));
   const Plan plan = plan_of(blueprint(), candidates_, gone, values);
   EXPECT_EQ(removed_sites(plan, blueprint()), sites_of(candidates_, gone));
-  const Opened cut = declare(apply(tiny_.opened.checkpoint, blueprint(), plan));
+  const Opened cut = tiny::edited(tiny_.opened, plan);
   EXPECT_EQ(cut.blueprint.parameters(), blueprint().parameters() - choice.saved[0]);
 }
 

@@ -7,44 +7,23 @@
 #include <set>
 #include <tuple>
 
-#include "lamina/family/unet.h"
-#include "tests/laws/tiny.h"
+#include "tests/laws/unets.h"
 
 namespace lamina::repair {
 namespace {
 
 using testing::HasSubstr;
 
-const Architecture& unet_architecture() {
-  return architecture_of(
-      {{"architectures", {"UNet2DConditionModel"}}, {"_class_name", "UNet2DConditionModel"}}, "test");
-}
+using tiny::four_stages;
+using tiny::unet_architecture;
 
-// As Stable Diffusion 1: four stages, transformers of one block, convolutions as projections.
-Json four_stages() {
-  Json config = unet::published_config("sd1.5");
-  config["block_out_channels"] = {8, 8, 12, 12};
-  config["attention_head_dim"] = 2;
-  config["cross_attention_dim"] = 12;
-  config["norm_num_groups"] = 4;
-  return config;
-}
-
-std::vector<Inputs> samples(const Json& config, int64_t batches, int64_t batch = 4) {
-  const unet::Config c = unet::read_config(config, "test");
-  uint64_t seed = 100;
-  const auto normal = [&](std::vector<int64_t> sizes) {
-    return random_normal(sizes, ++seed).to(at::kDouble);
-  };
+// Maps large enough for more positions than unknowns; other times in each batch.
+std::vector<Inputs> samples(const Json& config, int64_t batches) {
   std::vector<Inputs> list;
   for (int64_t b = 0; b < batches; ++b) {
-    Inputs inputs{.sample = normal({batch, c.in_channels, 16, 16}),
-                  .time = at::arange(batch).to(at::kDouble) * 231 + 7.0 * static_cast<double>(b),
-                  .text = normal({batch, 5, c.context[0]})};
-    if (c.added_width > 0)
-      inputs.added = {{"text_embeds", normal({batch, c.added_width - 6 * c.added_time_width})},
-                      {"time_ids", at::ones({batch, 6}, at::kDouble)}};
-    list.push_back(std::move(inputs));
+    list.push_back(tiny::unet_inputs(config, 100 + 10 * static_cast<uint64_t>(b),
+                                     {.batch = 4, .height = 16, .width = 16}));
+    list.back().time = list.back().time + 7.0 * static_cast<double>(b);
   }
   return list;
 }
@@ -59,7 +38,7 @@ Opened adding_constants(const Opened& opened, const std::string& map) {
 }
 
 Opened cut(const Opened& opened, const std::vector<std::string>& sites) {
-  return declare(apply(opened.checkpoint, opened.blueprint, tiny::cuts(sites)));
+  return tiny::edited(opened, tiny::cuts(sites));
 }
 
 class Repair : public testing::Test {
