@@ -62,9 +62,8 @@ Json json_of(const repair::Repaired& repaired) {
 
 int run_repair(int argc, char** argv) {
   CLI::App app(
-      "Make good by least squares what a cut took away: the maps behind each gap are fitted anew to the "
-      "whole "
-      "denoiser's activations. No training; nothing gets slower.\n\n"
+      "Make good by least squares what a cut took away: the maps behind each gap are fitted anew to the\n"
+      "whole denoiser's activations. No training; nothing gets slower.\n\n"
       "Example: lamina repair smaller PIPELINE --captions captions.txt -o repaired\n"
       "A U-Net's own folder will do for both: samples are then normal numbers.",
       "repair");
