@@ -189,7 +189,7 @@ class Healing {
   Stretch incubate(Opened& opened, const PictureData& data, Follow& follow) {
     const Plan plan = plan_of_cut(flags_.pipeline, flags_.plan);
     check_is_cut(opened, *teacher_opened_, plan);
-    const std::vector<std::string> stages = asdm::stages_of(plan, teacher_opened_->blueprint);
+    const std::vector<std::string> stages = asdm::stages_that_learn(plan, *teacher_opened_);
     std::vector<int64_t> steps = asdm::dealt_steps(options_.steps, stages.size(), flags_.joint_share);
     Stretch stretch{.options = options_, .first = options_.steps - steps.back()};
     stretch.options.steps = steps.back();

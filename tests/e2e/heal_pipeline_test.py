@@ -91,6 +91,59 @@ class HealPipeline(scenes_test.Case):
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def cut(self, name="cut"):
+        done = run("prune", self.teacher, "--method", "magnitude", "--params", "85%", "--pictures", "scene", "--samples", 2, "--heldout", 2,
+                   "--compare", "none", "--trajectory", 0, "-q", "-o", self.folder / name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.folder / name
+
+    def test_incubates_stage_by_stage(self):
+        cut = self.cut()
+        for order in ("sequential", "independent"):
+            done = run("heal", cut, "--teacher", self.teacher, "--pictures", "scenes", "--incubate", order, "--lr", 0.001,
+                       "-o", self.folder / order, *FLAGS, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            incubation = report["incubation"]
+            self.assertEqual(incubation["order"], order)
+            self.assertEqual(sum(stage["steps"] for stage in incubation["stages"]), 6)
+            self.assertEqual(incubation["stages"][-1]["stage"], "all together")
+            self.assertEqual([step["step"] for step in report["training"]["steps"]], [1, 2, 3, 4, 5, 6])
+            distance = next(figure for figure in report["verdict"]["figures"] if figure["name"] == "Distance to the teacher")
+            self.assertEqual(incubation["stages"][-1]["after"], distance["after"])
+            self.assertEqual(json.loads(metadata(self.folder / order / "pipeline" / "unet")["lamina_heal"])["incubate"], order)
+            self.assertEqual((cut / "unet" / "config.json").read_bytes(),
+                             (self.folder / order / "pipeline" / "unet" / "config.json").read_bytes())
+
+    def test_an_incubation_goes_on_to_the_same_bytes(self):
+        cut = self.cut()
+        flags = ["--batch", 2, "--held-out", 4, "--steps", 60, "--checkpoint-every", 1, "-q", "--pictures", "scenes", "--teacher", self.teacher,
+                 "--incubate", "sequential", "--ema", 0.9]
+        self.killed("heal", cut, "-o", self.folder / "halves", *flags)
+        for name in ("whole", "halves"):
+            if (self.folder / name).exists():
+                continue
+            done = run("heal", cut, "-o", self.folder / name, *flags, *(["--resume"] if name == "halves" else []))
+            self.assertEqual(done.returncode, 0, done.stderr)
+        strip = lambda data: data[8 + struct.unpack("<Q", data[:8])[0]:]
+        self.assertEqual(*(strip(weights(self.folder / name / "pipeline")) for name in ("whole", "halves")))
+
+    def test_a_scorer_says_what_pictures_mean(self):
+        flags = ["--teacher", self.teacher, "--pictures", "scenes", "--semantic", 0.5]
+        scorer = ["--scorer", self.folder / "scorer" / "model"]
+        done = run("heal", self.student, *flags, *scorer, "-o", self.folder / "meant", *FLAGS, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        for step in report["training"]["steps"]:
+            self.assertGreater(step["semantic"], 0)
+        shares = dict(report["shares"])
+        self.assertGreater(shares["semantic"], 0)
+        self.assertAlmostEqual(sum(shares.values()), 1, delta=1e-6)
+        for more, says in [([*scorer, "--size", 32], "16 x 16"), (["--scorer", self.teacher / "unet"], "LaminaSceneScorer")]:
+            done = run("heal", self.student, *flags, *more, "-o", self.folder / "refused", *FLAGS)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn(says, done.stderr)
+
     def test_from_a_folder_without_a_teacher(self):
         pictures = self.folder / "pictures"
         pictures.mkdir()
@@ -107,6 +160,9 @@ class HealPipeline(scenes_test.Case):
                             (["--pictures", "scenes", "--caption-dropout", 1], "captions"),
                             (["--pictures", "scenes", "--device", "cuda"], "cpu"),
                             (["--pictures", self.folder, "--scenes", 5], "--pictures scenes"),
+                            (["--pictures", "scenes", "--incubate", "sequential"], "--teacher"),
+                            (["--pictures", "scenes", "--incubate", "sequential", "--teacher", self.teacher], "plan.json"),
+                            (["--pictures", "scenes", "--semantic", 1, "--teacher", self.teacher], "--scorer"),
                             (["--pictures", self.folder], "no PNG")]:
             with self.subTest(flags=flags):
                 done = run("heal", self.student, "-o", self.folder / "refused", *FLAGS, *flags)

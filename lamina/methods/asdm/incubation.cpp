@@ -31,6 +31,10 @@ void take_over(Checkpoint& into, const Checkpoint& from, const std::string& stag
   }
 }
 
+bool learns(const Checkpoint& cut, const std::string& stage) {
+  return std::ranges::any_of(cut.tensors, [&](const Stored& stored) { return of_stage(stored.name, stage); });
+}
+
 // One incubation: what is done, and the whole that it grows into.
 class Incubating {
  public:
@@ -45,9 +49,11 @@ class Incubating {
         watch_(watch),
         stages_(stages_of(plan, teacher.blueprint)) {
     if (stages_.empty()) fail("the plan edits nothing, so that there is nothing to incubate");
-    if (!options.steps.empty() && options.steps.size() != stages_.size())
-      fail("steps are said for {} stages, and the plan edits {}", options.steps.size(), stages_.size());
     whole_ = apply(teacher.checkpoint, teacher.blueprint, plan);
+    const int64_t learning = std::ranges::count_if(stages_, [&](const auto& s) { return learns(whole_, s); });
+    if (learning == 0) fail("the plan takes every stage that it edits away, so that none can learn");
+    if (!options.steps.empty() && std::ssize(options.steps) != learning)
+      fail("steps are said for {} stages, and {} learn", options.steps.size(), learning);
   }
 
   Incubated go() {
@@ -81,8 +87,8 @@ class Incubating {
     return {std::move(opened), options};
   }
 
-  double apart(const Student& student) const {
-    return distance(student.model(), *model_, data_.validation ? *data_.validation : data_.train,
+  double apart(const Model& hybrid) const {
+    return distance(hybrid, *model_, data_.validation ? *data_.validation : data_.train,
                     {.samples = data_.validation ? data_.validation_samples : 64,
                      .batch = options_.train.batch,
                      .device = options_.device});
@@ -90,13 +96,18 @@ class Incubating {
 
   IncubatedStage incubated(size_t at) {
     const std::string& stage = stages_[at];
+    IncubatedStage record{.stage = stage};
+    if (!learns(whole_, stage)) {
+      const Student hybrid(this->hybrid(at), {.dtype = options_.dtype, .device = options_.device});
+      record.before = record.after = apart(hybrid.model());
+      return record;
+    }
     Student student = student_of(hybrid(at), stage);
     TrainOptions train_options = options_.train;
-    if (!options_.steps.empty()) train_options.steps = options_.steps[at];
+    if (!options_.steps.empty()) train_options.steps = options_.steps[learnt_];
     if (!train_options.state.empty()) train_options.state /= stage;
-    IncubatedStage record{.stage = stage};
     for (const Parameter& parameter : student.parameters()) record.learning += parameter.value.numel();
-    record.before = apart(student);
+    record.before = apart(student.model());
     TeachingOptions teaching_options = options_.teaching;
     teaching_options.steps = train_options.steps;
     Teaching teaching(model_, student.model(), data_.train, teaching_options);
@@ -105,9 +116,10 @@ class Incubating {
         student, teaching,
         {.train = train_data, .validation = data_.validation, .validation_samples = data_.validation_samples},
         train_options, teaching.hook(), group_, watch_, counted_on());
-    record.after = apart(student);
+    record.after = apart(student.model());
     take_over(whole_, student.now().checkpoint, stage);
     steps_ += train_options.steps;
+    ++learnt_;
     return record;
   }
 
@@ -129,6 +141,7 @@ class Incubating {
   std::vector<std::string> stages_;
   Checkpoint whole_;
   int64_t steps_ = 0;  // of the stages that are done
+  size_t learnt_ = 0;  // how many of them learnt
 };
 
 }  // namespace
@@ -153,6 +166,13 @@ std::vector<std::string> stages_of(const Plan& plan, const Blueprint& blueprint)
   for (const Edit& edit : plan.edits) edited.insert(stage_of(edit, blueprint));
   std::vector<std::string> stages;
   for (int stage : edited) stages.push_back(blueprint.stages.at(static_cast<size_t>(stage)));
+  return stages;
+}
+
+std::vector<std::string> stages_that_learn(const Plan& plan, const Opened& teacher) {
+  const Checkpoint cut = apply(teacher.checkpoint, teacher.blueprint, plan);
+  std::vector<std::string> stages = stages_of(plan, teacher.blueprint);
+  std::erase_if(stages, [&](const std::string& stage) { return !learns(cut, stage); });
   return stages;
 }
 

@@ -26,6 +26,8 @@ Incubation incubation_from_name(std::string_view name);  // throws Error that li
 Plan restricted(const Plan& plan, const Blueprint& blueprint, const std::vector<std::string>& stages);
 // The stages that the plan edits, in the order of the walk.
 std::vector<std::string> stages_of(const Plan& plan, const Blueprint& blueprint);
+// Of these, those of which the plan leaves anything to learn: a stage without a sampler may go altogether.
+std::vector<std::string> stages_that_learn(const Plan& plan, const Opened& teacher);
 // Whether a tensor is of a stage: one of its parts, shortcuts and samplers.
 bool of_stage(std::string_view tensor, std::string_view stage);
 
@@ -53,7 +55,7 @@ struct IncubationOptions {
   // Of each stage; a folder of state gets one of its own for each, and a run that resumes passes over those
   // that are done.
   TrainOptions train = {};
-  std::vector<int64_t> steps = {};  // of each stage, where they differ; empty: as `train` says
+  std::vector<int64_t> steps = {};  // of each stage that learns, where they differ; empty: as `train` says
   TeachingOptions teaching = {};
   std::vector<std::string> frozen = {};  // globs over tensors that stay as they are, beside the other stages'
   at::ScalarType dtype = at::kFloat;
@@ -67,7 +69,7 @@ struct IncubatedStage {
   // Mean squared difference of what hybrid and teacher say, on the validation data.
   double before = 0, after = 0;
   int64_t learning = 0;  // numbers that were trained
-  Trained trained = {};  // its steps are its own, from 1
+  Trained trained = {};  // its steps are its own, from 1; none where nothing of the stage is left
 };
 
 struct Incubated {
@@ -75,8 +77,8 @@ struct Incubated {
   std::vector<IncubatedStage> stages = {};
 };
 
-// `model` is `teacher` built on the device. Throws Error for a plan that edits nothing. A stage that broke is
-// the last one: those behind it are as the plan left them.
+// `model` is `teacher` built on the device. Throws Error for a plan that edits nothing, or leaves no stage
+// that learns. A stage that broke is the last one: those behind it are as the plan left them.
 Incubated incubate(const Opened& teacher, std::shared_ptr<const Model> model, const Plan& plan,
                    const TrainData& data, const IncubationOptions& options, Group& group,
                    const Watch& watch = {});

@@ -99,6 +99,28 @@ TEST_F(Incubating, OnlyTheStageLearnsAndTheWholeIsMadeOfThem) {
               HasSubstr("nothing to incubate"));
 }
 
+TEST_F(Incubating, AStageOfWhichNothingIsLeftIsPassedOver) {
+  const Noise data;
+  const std::shared_ptr<const Model> teacher = build_model(opened(), {.dtype = at::kDouble});
+  const Plan plan =
+      tiny::cuts({"down_blocks.3.resnets.0", "down_blocks.3.resnets.1", "up_blocks.2.resnets.1"});
+  EXPECT_THAT(stages_that_learn(plan, opened()), ElementsAre("up_blocks.2"));
+  IncubationOptions options{.train = {.batch = 2, .learning_rate = 1e-6},
+                            .steps = {3},
+                            .teaching = {.task = 0, .feature = 0, .mode = FeatureMode::none, .look_every = 0},
+                            .dtype = at::kDouble};
+  const Incubated done = incubate(opened(), teacher, plan, {.train = data}, options, *alone());
+  ASSERT_EQ(done.stages.size(), 2u);
+  EXPECT_TRUE(done.stages[0].trained.curve.empty());
+  EXPECT_EQ(done.stages[0].before, done.stages[0].after);
+  EXPECT_GT(done.stages[0].before, 0);
+  EXPECT_EQ(done.stages[1].trained.curve.size(), 3u);
+  const Plan gone = tiny::cuts({"down_blocks.3.resnets.0", "down_blocks.3.resnets.1"});
+  options.steps = {};
+  EXPECT_THAT(tests::refusal([&] { incubate(opened(), teacher, gone, {.train = data}, options, *alone()); }),
+              HasSubstr("none can learn"));
+}
+
 TEST_F(Incubating, StepsAreDealtToTheStagesAndAJointStretch) {
   EXPECT_THAT(dealt_steps(100, 3, 0.25), ElementsAre(25, 25, 25, 25));
   EXPECT_THAT(dealt_steps(100, 3, 0), ElementsAre(34, 33, 33, 0));
