@@ -195,7 +195,7 @@ class RegionalUnet : public testing::Test {
  protected:
   tiny::Tiny whole_{unet_architecture(), {.config = four_stages()}};
   const Opened& opened() const { return whole_.opened; }
-  Inputs inputs() const { return inputs_for(opened().checkpoint.config, 2, 3, 8, 12); }
+  Inputs inputs() const { return tiny::unet_inputs(opened().checkpoint.config, 3, {.width = 12}); }
   static Plan plan(Windows::Mix mix = Windows::Mix::none) {
     return {
         .edits = {
