@@ -85,7 +85,7 @@ report::Part drawn(const UnetRun& run, Site site, double value, const std::map<i
                                  ? fmt::format("{} parameters", thousands(blueprint.parameters(site)))
                                  : "gone before this run"};
   if (const auto at = done.find(site.index); at != done.end()) {
-    drawn.label += fmt::format(" {}", at->second.mark);
+    drawn.label += at->second.mark;
     drawn.note += "; " + at->second.tip;
   }
   return drawn;
@@ -163,22 +163,26 @@ report::Table heirs_table(const UnetRun& run) {
                    static_cast<double>(inherit->donors.size()),
                    static_cast<double>(added_parameters(written, *inherit))}});
   }
-  if (run.found.pass)
-    table.note += fmt::format(" All of them take {:.2f} ms of a pass of {:.2f}, measured by turns.",
-                              run.found.pass->heirs, run.found.pass->written);
+  if (const auto& pass = run.found.pass)
+    table.note +=
+        fmt::format(" All of them take {} ms of a pass of {:.2f}, measured by turns.",
+                    pass->heirs > 0 ? fmt::format("{:.2f}", pass->heirs)
+                                    : fmt::format("no more than the clock errs by ({:.2f})", pass->heirs),
+                    pass->written);
   return table;
 }
 
 report::Table rounds_table(const UnetRun& run) {
-  report::Table table{.title = "Proposed and timed",
-                      .columns = {{.name = "round", .format = report::whole()},
-                                  {.name = "budget", .format = {Notation::fixed, 1, "%"}},
-                                  {.name = "by the sum of the parts", .format = {Notation::fixed, 1, "%"}},
-                                  {.name = "measured", .format = {Notation::fixed, 1, "%"}}},
-                      .rows = {},
-                      .note = fmt::format("Of the whole model's time, medians of {} turns. What a round "
-                                          "misses the next budget is stricter by.",
-                                          run.options.repeats)};
+  report::Table table{
+      .title = "Proposed and timed",
+      .columns = {{.name = "round", .format = report::whole()},
+                  {.name = "budget", .format = {Notation::fixed, 1, "%"}},
+                  {.name = "by the sum of the parts", .format = {Notation::fixed, 1, "%"}},
+                  {.name = "measured", .format = {Notation::fixed, 1, "%"}}},
+      .rows = {},
+      .note = fmt::format("Of the whole model's time, medians of {} turns. What is saved beyond the "
+                          "budget or short of it corrects the next, in proportion.",
+                          run.options.repeats)};
   double number = 0;
   for (const UnetPass::Round& round : run.found.pass->rounds)
     table.rows.push_back({.cells = {++number, 100 * round.keep, 100 * round.predicted, 100 * round.share},
@@ -211,9 +215,9 @@ report::Network network_of(const UnetRun& run) {
                         : stage.starts_with("up") ? Side::up
                                                   : Side::middle;
       const std::string number = stage.substr(stage.rfind('.') + 1);  // "down_blocks.0"
-      network.blocks.push_back({.name = side == Side::down ? "down " + number
-                                        : side == Side::up ? "up " + number
-                                                           : "middle",
+      network.blocks.push_back({.name = side == Side::down ? "d" + number
+                                        : side == Side::up ? "u" + number
+                                                           : "mid",
                                 .parts = {},
                                 .side = side});
     }

@@ -11,6 +11,9 @@ namespace lamina::asdm {
 
 namespace {
 
+// A plan that saves this much more than was asked for cuts too much: the sum was wrong, and is corrected.
+constexpr double kNear = 0.05;
+
 // How many stages lie between a part's and the nearer end of the walk.
 int depth_of(const Blueprint& blueprint, const Part& part) {
   return std::min(part.block, static_cast<int>(blueprint.stages.size()) - 1 - part.block);
@@ -136,28 +139,44 @@ Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,
   return proposal;
 }
 
+namespace {
+
+// The budget for the sum by which the whole plan would take `keep`, if what the sum says is saved stays in
+// proportion to what was measured; no more than twice or half as much at a time, for one measurement may err.
+double corrected(const Round& last, double keep) {
+  const double summed = 1 - last.proposal.cost / last.proposal.whole, saved = 1 - last.share;
+  const double factor = saved > 0 ? std::clamp((1 - keep) / saved, 0.5, 2.0) : 2.0;
+  return 1 - summed * factor;
+}
+
+}  // namespace
+
 std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const Choice> choices,
                                     const std::function<double(const Blueprint&)>& cost,
                                     const std::function<double(const Plan&)>& measured,
                                     const ProposeOptions& options, int rounds) {
   std::vector<Round> done;
   ProposeOptions asked = options;
-  while (static_cast<int>(done.size()) < rounds && asked.keep > 0) {
+  while (static_cast<int>(done.size()) < rounds && asked.keep > 0 && asked.keep < 1) {
     Round round{.keep = asked.keep, .proposal = propose(blueprint, choices, cost, asked)};
-    if (!round.proposal.reached && !done.empty()) break;
-    if (round.proposal.reached) round.share = measured(round.proposal.plan);
+    if (!done.empty() && round.proposal.cost == done.back().proposal.cost) break;  // the same again
+    round.share = measured(round.proposal.plan);
     done.push_back(std::move(round));
     const Round& last = done.back();
-    if (!last.proposal.reached || last.share <= options.keep) break;
-    asked.keep = last.proposal.cost / last.proposal.whole - (last.share - options.keep);
+    if (last.share <= options.keep && last.share >= options.keep - kNear) break;
+    if (last.share > options.keep && !last.proposal.reached) break;  // nothing more can go
+    asked.keep = corrected(last, options.keep);
   }
   return done;
 }
 
 const Round& best_of(std::span<const Round> rounds, double keep) {
   if (rounds.empty()) fail("there is no round to choose from");
-  const auto holds = std::ranges::find_if(rounds, [keep](const Round& round) { return round.share <= keep; });
-  return holds != rounds.end() ? *holds : *std::ranges::min_element(rounds, {}, &Round::share);
+  return *std::ranges::min_element(rounds, [keep](const Round& a, const Round& b) {
+    const bool one = a.share <= keep, other = b.share <= keep;
+    if (one != other) return one;
+    return one ? a.proposal.loss < b.proposal.loss : a.share < b.share;
+  });
 }
 
 }  // namespace lamina::asdm

@@ -53,13 +53,14 @@ struct Round {
   double share = 1;  // of the whole, as `measured` found it
 };
 // For a cost that is a sum of measurements, which the whole plan need not keep to: proposes, measures, and
-// where that is more than `options.keep` proposes again with a budget stricter by what was missed, at most
-// `rounds` times in all. A first proposal that is out of reach is not measured and stands alone.
+// where that is more than `options.keep`, or less by a twentieth of the whole, proposes again with a budget
+// for the sum that is stricter or looser in proportion, at most `rounds` times in all. What is out of reach
+// by the sum is measured as well: it may not be.
 std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const Choice> choices,
                                     const std::function<double(const Blueprint&)>& cost,
                                     const std::function<double(const Plan&)>& measured,
                                     const ProposeOptions& options, int rounds = 3);
-// The first that keeps to the budget; where none does, the one that takes least.
+// Of those that keep to the budget the one that loses least; where none does, the one that takes least.
 const Round& best_of(std::span<const Round> rounds, double keep);
 
 }  // namespace lamina::asdm

@@ -114,8 +114,23 @@ TEST_F(Proposing, WhatTheMeasuredPlanMissesTheNextBudgetIsStricterBy) {
   EXPECT_GT(rounds[0].share, 0.78);
   EXPECT_LT(rounds[1].keep, 0.78);
   EXPECT_LE(rounds.back().share, 0.78);
-  EXPECT_EQ(&best_of(rounds, 0.78), &rounds.back());
+  EXPECT_LE(best_of(rounds, 0.78).share, 0.78);
   EXPECT_EQ(propose_measured(blueprint(), choices(), cost, slower, options, 1).size(), 1u);
+}
+
+TEST_F(Proposing, APlanThatSavesFarMoreThanWasAskedForIsProposedAgain) {
+  const auto cost = [&](const Blueprint& b) { return macs(b); };
+  const double whole = macs(blueprint());
+  const auto faster = [&](const Plan& plan) {
+    return std::max(0.0, 1 - 3 * (1 - macs(edited(whole_.opened, plan).blueprint) / whole));
+  };
+  const std::vector<Round> rounds =
+      propose_measured(blueprint(), choices(), cost, faster, {.keep = 0.78, .inherit = false});
+  ASSERT_GE(rounds.size(), 2u);
+  EXPECT_GT(rounds[1].keep, 0.78);
+  const Round& best = best_of(rounds, 0.78);
+  EXPECT_LE(best.share, 0.78);
+  EXPECT_LT(best.proposal.loss, rounds[0].proposal.loss);
 }
 
 TEST_F(Proposing, WhereNoRoundHoldsTheFastestIsTaken) {
@@ -127,10 +142,13 @@ TEST_F(Proposing, WhereNoRoundHoldsTheFastestIsTaken) {
       propose_measured(blueprint(), choices(), cost, measured, {.keep = 0.78, .inherit = false});
   ASSERT_EQ(rounds.size(), 3u);
   EXPECT_EQ(&best_of(rounds, 0.78), &rounds[1]);
+  // Out of reach by the sum: measured, and that is all that can be done.
+  at = 0;
   const std::vector<Round> far =
       propose_measured(blueprint(), choices(), cost, measured, {.keep = 0.1, .cut = false});
   ASSERT_EQ(far.size(), 1u);
   EXPECT_FALSE(far[0].proposal.reached);
+  EXPECT_EQ(far[0].share, clock[0]);
 }
 
 TEST_F(Proposing, MillisecondsAreMeasuredByTurns) {

@@ -16,6 +16,10 @@ constexpr double row_height = 24;
 constexpr double cell_height = 21;
 constexpr double cell_gap = 3;
 constexpr double name_width = 30;
+// What characters of a label and of a number take at most, about.
+constexpr double label_character = 7.5, number_character = 6.6;
+// A cell narrower than this has less room around its label.
+constexpr double narrow = 60;
 // From this many blocks on, a stack stands in two columns.
 constexpr size_t many_blocks = 13;
 
@@ -71,14 +75,17 @@ class Drawing {
     const std::string right = kept            ? (scored ? texts_[number] : "")
                               : part.step > 0 ? fmt::format("step {}", part.step)
                                               : verb;
+    const double inset = width < narrow ? 3 : 8;
     std::string out = fmt::format(
         "<g class=\"cell {}\" data-row=\"{}\" data-column=\"{}\"><title>{}</title>"
         "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"3\"/><text x=\"{}\" y=\"{}\">{}</text>",
         look, row, column, escaped(tip), coordinate(x), coordinate(y), coordinate(width),
-        coordinate(cell_height), coordinate(x + 8), coordinate(y + 15), escaped(part.label));
+        coordinate(cell_height), coordinate(x + inset), coordinate(y + 15), escaped(part.label));
     // A narrow cell has room for its name alone; the number is in its title and in the text below the
     // drawing.
-    if (!right.empty() && width >= 100) {
+    const double room = width - 2 * inset - label_character * static_cast<double>(part.label.size()) -
+                        number_character * static_cast<double>(right.size());
+    if (!right.empty() && width >= 100 && room >= 0) {
       out += fmt::format("<text class=\"number\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
                          coordinate(x + width - 8), coordinate(y + 15), escaped(right));
     }
