@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +18,7 @@
 #include "lamina/base/file.h"
 #include "lamina/base/hash.h"
 #include "lamina/base/json.h"
+#include "lamina/base/json_number.h"
 #include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 #include "tests/help.h"
@@ -151,6 +153,11 @@ TEST(JsonReaders, MessagesStayShort) {
     EXPECT_LT(refusal([&] { json_number_or(json, key, 0, "c.json"); }).size(), 150U);
     EXPECT_LT(refusal([&] { json_bool_or(json, key, false, "c.json"); }).size(), 150U);
   }
+}
+
+TEST(JsonNumber, WhatIsNoNumberIsNull) {
+  EXPECT_EQ(number_or_null(0.1).dump(), "0.1");
+  for (double none : {std::nan(""), HUGE_VAL, -HUGE_VAL}) EXPECT_TRUE(number_or_null(none).is_null()) << none;
 }
 
 TEST(JsonReaders, OtherKinds) {
