@@ -177,14 +177,14 @@ report::Verdict verdict_of(const HealedPipeline& run) {
 
 std::vector<std::pair<std::string, double>> shares_of(const HealedPipeline& run) {
   std::vector<std::pair<std::string, double>> shares;
-  for (const std::string& name : terms_in(run.trained.curve)) {
+  const std::vector<StepRecord>& curve = run.trained.curve;
+  for (const std::string& name : terms_in(curve)) {
     double sum = 0;
-    int64_t found = 0;
-    for (const StepRecord& record : run.trained.curve) {
+    for (const StepRecord& record : curve) {
       const double share = share_of(record, name);
-      if (std::isfinite(share)) sum += share, ++found;
+      if (std::isfinite(share)) sum += share;
     }
-    if (found > 0) shares.emplace_back(name, sum / static_cast<double>(found));
+    shares.emplace_back(name, sum / static_cast<double>(curve.size()));
   }
   std::ranges::stable_sort(shares, std::greater<>(), &std::pair<std::string, double>::second);
   return shares;

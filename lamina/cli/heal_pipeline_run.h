@@ -38,7 +38,8 @@ struct HealedPipeline {
   Settings settings = {};
 };
 
-// The means over all steps that have the term.
+// Of each term in the loss, the largest first: means over all steps. One that a stage has no map for counts
+// as none there, so that they add up to 1.
 std::vector<std::pair<std::string, double>> shares_of(const HealedPipeline& run);
 report::Report report_of(const HealedPipeline& run);
 Json incubation_json(const HealedPipeline& run);

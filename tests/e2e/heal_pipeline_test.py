@@ -111,6 +111,7 @@ class HealPipeline(scenes_test.Case):
             self.assertEqual([step["step"] for step in report["training"]["steps"]], [1, 2, 3, 4, 5, 6])
             distance = next(figure for figure in report["verdict"]["figures"] if figure["name"] == "Distance to the teacher")
             self.assertEqual(incubation["stages"][-1]["after"], distance["after"])
+            self.assertAlmostEqual(sum(dict(report["shares"]).values()), 1, delta=1e-6)
             self.assertEqual(json.loads(metadata(self.folder / order / "pipeline" / "unet")["lamina_heal"])["incubate"], order)
             self.assertEqual((cut / "unet" / "config.json").read_bytes(),
                              (self.folder / order / "pipeline" / "unet" / "config.json").read_bytes())
