@@ -61,12 +61,17 @@ std::vector<asdm::Choice> windows_of(const UnetTask& task) {
 }
 
 // Milliseconds of a pass as the sum of the parts says.
-std::function<double(const Blueprint&)> summed_milliseconds(const UnetFound& found) {
+std::function<double(const Blueprint&)> summed_milliseconds(const UnetTask& task, const UnetFound& found) {
+  constexpr const char* kKey = "milliseconds by steps";
+  if (!task.journal.find(kKey))
+    task.journal.add(kKey,
+                     asdm::milliseconds_by_steps(task.subject.model(), task.data.scoring.batches[0].inputs,
+                                                 static_cast<int>(task.options.repeats), task.watch));
   std::map<int, double> parts, windows;
   for (size_t i = 0; i < found.candidates.size(); ++i)
     parts[found.candidates[i].index] = found.times.saved[i];
   for (const asdm::Choice& choice : found.windows) windows[choice.site.index] = choice.milliseconds;
-  return [whole = found.times.whole, parts = std::move(parts),
+  return [whole = task.journal.find(kKey)->get<double>(), parts = std::move(parts),
           windows = std::move(windows)](const Blueprint& blueprint) {
     double milliseconds = whole;
     for (const auto& [part, saved] : parts)
@@ -131,7 +136,7 @@ std::vector<asdm::Round> rounds_of(const UnetTask& task, const UnetFound& found)
   std::vector<asdm::Round> rounds;
   if (axis == 2) {
     rounds = asdm::propose_measured(
-        task.subject.blueprint(), choices, summed_milliseconds(found),
+        task.subject.blueprint(), choices, summed_milliseconds(task, found),
         [&](const Plan& plan) { return pass_of(task, plan).share; }, options, kRounds);
   } else {
     rounds.push_back(

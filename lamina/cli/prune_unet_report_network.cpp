@@ -180,8 +180,8 @@ report::Table rounds_table(const UnetRun& run) {
                   {.name = "by the sum of the parts", .format = {Notation::fixed, 1, "%"}},
                   {.name = "measured", .format = {Notation::fixed, 1, "%"}}},
       .rows = {},
-      .note = fmt::format("Of the whole model's time, medians of {} turns. What is saved beyond the "
-                          "budget or short of it corrects the next, in proportion.",
+      .note = fmt::format("Of the whole model's time, medians of {} turns. The next budget for the sum is "
+                          "stricter or looser by what the measured plan misses.",
                           run.options.repeats)};
   double number = 0;
   for (const UnetPass::Round& round : run.found.pass->rounds)

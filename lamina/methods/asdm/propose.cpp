@@ -141,12 +141,26 @@ Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,
 
 namespace {
 
-// The budget for the sum by which the whole plan would take `keep`, if what the sum says is saved stays in
-// proportion to what was measured; no more than twice or half as much at a time, for one measurement may err.
-double corrected(const Round& last, double keep) {
-  const double summed = 1 - last.proposal.cost / last.proposal.whole, saved = 1 - last.share;
+double summed(const Round& round) {
+  return 1 - round.proposal.cost / round.proposal.whole;
+}
+
+// The budget for the sum by which the whole plan would take `keep`: between two plans of which one saves too
+// much and one too little; else in proportion to what the last saves, no more than twice or half as much at a
+// time, for one measurement may err.
+double corrected(std::span<const Round> rounds, double keep) {
+  const Round *less = nullptr, *more = nullptr;  // the nearest on both sides
+  for (const Round& round : rounds) {
+    if (round.share > keep && (!less || round.share < less->share)) less = &round;
+    if (round.share <= keep && (!more || round.share > more->share)) more = &round;
+  }
+  if (less && more) {
+    const double way = (less->share - keep) / (less->share - more->share);
+    return 1 - (summed(*less) + way * (summed(*more) - summed(*less)));
+  }
+  const double saved = 1 - rounds.back().share;
   const double factor = saved > 0 ? std::clamp((1 - keep) / saved, 0.5, 2.0) : 2.0;
-  return 1 - summed * factor;
+  return 1 - summed(rounds.back()) * factor;
 }
 
 }  // namespace
@@ -159,13 +173,15 @@ std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const 
   ProposeOptions asked = options;
   while (static_cast<int>(done.size()) < rounds && asked.keep > 0 && asked.keep < 1) {
     Round round{.keep = asked.keep, .proposal = propose(blueprint, choices, cost, asked)};
-    if (!done.empty() && round.proposal.cost == done.back().proposal.cost) break;  // the same again
+    const bool known = std::ranges::any_of(
+        done, [&](const Round& before) { return before.proposal.cost == round.proposal.cost; });
+    if (known) break;
     round.share = measured(round.proposal.plan);
     done.push_back(std::move(round));
     const Round& last = done.back();
     if (last.share <= options.keep && last.share >= options.keep - kNear) break;
     if (last.share > options.keep && !last.proposal.reached) break;  // nothing more can go
-    asked.keep = corrected(last, options.keep);
+    asked.keep = corrected(done, options.keep);
   }
   return done;
 }

@@ -54,7 +54,7 @@ struct Round {
 };
 // For a cost that is a sum of measurements, which the whole plan need not keep to: proposes, measures, and
 // where that is more than `options.keep`, or less by a twentieth of the whole, proposes again with a budget
-// for the sum that is stricter or looser in proportion, at most `rounds` times in all. What is out of reach
+// for the sum that is stricter or looser accordingly, at most `rounds` times in all. What is out of reach
 // by the sum is measured as well: it may not be.
 std::vector<Round> propose_measured(const Blueprint& blueprint, std::span<const Choice> choices,
                                     const std::function<double(const Blueprint&)>& cost,

@@ -76,6 +76,35 @@ std::vector<double> milliseconds_saved(const Model& model, std::span<const Regio
   return saved;
 }
 
+double milliseconds_by_steps(const Model& model, const Inputs& inputs, int repeats, const Watch& watch) {
+  const InferenceMode evaluating;
+  Tap none;
+  const int parts = static_cast<int>(model.blueprint().parts.size());
+  const auto quickest = [](const auto& work) {
+    double least = INFINITY;
+    for (int k = 0; k < kTries; ++k) {
+      const auto from = Clock::now();
+      work();
+      least = std::min(least, milliseconds_since(from));
+    }
+    return least;
+  };
+  std::vector<double> sums;
+  for (int k = 0; k < repeats; ++k) {
+    if (watch.stop.stop_requested()) throw Stopped{};
+    double sum = quickest([&] { model.begin(inputs); });
+    Stream stream = model.begin(inputs);
+    for (int at = 0; at < parts; ++at) {
+      double least = INFINITY;
+      for (int t = 0; t < kTries; ++t) least = std::min(least, step_milliseconds(model, stream, {at}, none));
+      sum += least;
+      model.step(stream, {at}, none);
+    }
+    sums.push_back(sum + quickest([&] { model.finish(stream, none); }));
+  }
+  return median(std::move(sums));
+}
+
 Turns passes_by_turns(std::span<const Model* const> models, const Inputs& inputs, int repeats,
                       const Watch& watch) {
   if (models.empty()) fail("passes are measured of models, and there is none");

@@ -16,6 +16,10 @@ namespace lamina::asdm {
 std::vector<double> milliseconds_saved(const Model& model, std::span<const Regional> edits,
                                        const Inputs& inputs, int repeats, const Watch& watch = {});
 
+// A pass, step by step: of each the quickest of a few, added up; median of `repeats` such sums. What steps
+// save is compared with this and not with whole passes, which other processes interrupt more often.
+double milliseconds_by_steps(const Model& model, const Inputs& inputs, int repeats, const Watch& watch = {});
+
 struct Turns {
   std::vector<double> milliseconds = {};  // a pass, by model
   std::vector<double> shares = {};        // of what the first takes in the same turn, by model
