@@ -174,7 +174,9 @@ TEST_F(Distillation, WithoutACutEveryTermIsZeroAndEveryWeightFinite) {
       EXPECT_TRUE(std::isfinite(1 / square));
     }
     for (const auto& [name, value] : losses(teaching, *teacher_, *data_).terms) {
-      if (name != "task") EXPECT_EQ(value, 0) << feature_mode_name(mode) << " " << name;
+      if (name != "task") {
+        EXPECT_EQ(value, 0) << feature_mode_name(mode) << " " << name;
+      }
     }
   }
 }

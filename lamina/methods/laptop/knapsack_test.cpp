@@ -144,7 +144,9 @@ TEST(Knapsack, TwoBudgetsAtOnceAgreeWithBruteForce) {
     const std::optional<Choice> best = brute_force(cover);
     const Exact searched = exact(cover);
     ASSERT_EQ(searched.best.size(), best ? 1u : 0u);
-    if (best) EXPECT_NEAR(searched.best[0].loss, best->loss, 1e-12);
+    if (best) {
+      EXPECT_NEAR(searched.best[0].loss, best->loss, 1e-12);
+    }
   }
 }
 

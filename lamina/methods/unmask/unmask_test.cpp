@@ -308,8 +308,9 @@ TEST(Run, AProbeLeavesTheModelAlone) {
   EXPECT_EQ(probe.student->parameters().size(), 2);
   const Opened now = probe.student->now();
   for (const Stored& stored : learning.model->opened.checkpoint.tensors) {
-    if (const Stored* same = now.checkpoint.find(stored.name); same)
+    if (const Stored* same = now.checkpoint.find(stored.name); same) {
       EXPECT_TRUE(std::ranges::equal(same->bytes, stored.bytes)) << stored.name;
+    }
   }
 }
 
