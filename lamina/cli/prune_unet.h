@@ -32,11 +32,11 @@ int run_prune_unet(int argc, char** argv);
 struct UnetOptions {
   std::string method = "laptop", criterion = {}, solver = "exact", layout = "any", cut = "bk-base";
   std::string params = {}, macs = {}, ms = {};
-  std::string pictures = "drawn", latent = {}, compare = "quick";
+  std::string pictures = "drawn", latent = {}, compare = "quick", scorer = {};
   int64_t samples = 64, heldout = 16, batch = 1, draw_steps = 10, rows = 8, threads = 1, repeats = 5,
           seed = 0;
   int64_t rerank = 50, rerank_samples = 8, refine = 50, trajectory = 1, trajectory_steps = 10;
-  int64_t study = 0, subsets = 0;
+  int64_t study = 0, subsets = 0, scored_pictures = 32;
   bool cuts = true, regional = true, experts = true;  // of asdm
   int64_t window = 16, cell = 4, regional_side = 64;
 
@@ -51,9 +51,13 @@ struct UnetOptions {
     visit(layout, "layout",
           "any; exact (a stock config computes it); stock (wired anew); bk-base, bk-small, bk-tiny, ssd-1b, "
           "vega, koala-1b, koala-700m");
-    visit(
-        criterion, "criterion",
-        "output, task, guided, time-weighted, influence, magnitude, taylor, random (default: the method's)");
+    visit(criterion, "criterion",
+          "output, task, guided, time-weighted, influence, magnitude, taylor, score (of pictures drawn "
+          "without the part), random (default: the method's)");
+    visit(scorer, "scorer",
+          "folder of the scene scorer that --criterion score asks; the study takes it in too");
+    visit(scored_pictures, "scored-pictures",
+          "pictures that it sees for each part, of --trajectory-steps each");
     visit(solver, "solver", "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio");
     visit(cut, "cut", "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny");
     visit(rerank, "rerank", "best plans of the sum, ranked again by their measured loss; 0: none");

@@ -113,18 +113,6 @@ class Others {
   PlanLosses& losses_;
 };
 
-class Skipping : public Denoiser {
- public:
-  Skipping(const Model& model, std::span<const Site> removed) : model_(model), skip_(model.blueprint()) {
-    for (Site site : removed) skip_.add(site);
-  }
-  Tensor operator()(const Inputs& inputs, int64_t, int64_t) override { return model_.run(inputs, skip_); }
-
- private:
-  const Model& model_;
-  Skip skip_;
-};
-
 Tensor last_latents(const UnetTask& task, std::span<const Site> candidates, const std::vector<int>& removed,
                     const std::string& layout) {
   const InferenceMode evaluating;
@@ -153,6 +141,7 @@ std::vector<laptop::Predictor> predictors_of(const UnetTask& task, const UnetFou
     const auto& all = found.scores.all;
     if ((criterion == Criterion::task || criterion == Criterion::taylor) && all.task.empty()) continue;
     if (criterion == Criterion::guided && all.guided.empty()) continue;
+    if (criterion == Criterion::score && task.options.scorer.empty()) continue;
     predictors.push_back(laptop::sum_of(name, values_by(task, found, criterion)));
   }
   predictors.push_back(laptop::squared_norms("(sum of norms)^2", values_by(task, found, Criterion::output)));

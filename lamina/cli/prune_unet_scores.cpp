@@ -8,6 +8,8 @@
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/prune_unet_search.h"
+#include "lamina/eval/scene_trial.h"
+#include "lamina/models/registry.h"
 
 namespace lamina::cli {
 
@@ -34,6 +36,25 @@ Json measured_scores(const UnetTask& task, std::span<const Site> candidates, siz
   const double spent = std::chrono::duration<double>(Clock::now() - from).count();
   const double worked = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
   return {{"scores", laptop::to_json(scores)}, {"seconds", spent}, {"processor", worked}};
+}
+
+// By how much less sure a scorer is of what captions say, of pictures that are drawn without each part.
+std::vector<double> picture_drops(const UnetTask& task, std::span<const Site> candidates) {
+  const UnetOptions& options = task.options;
+  const Painter& painter = *task.subject.painter;
+  const std::unique_ptr<Model> scorer = build_model(open(options.scorer));
+  const SceneTrial trial = scene_trial({.seed = static_cast<uint64_t>(options.seed),
+                                        .split = scene::Split::validation,
+                                        .side = painter.autoencoder().factor() * task.subject.height},
+                                       0, options.scored_pictures);
+  const auto sure = [&](std::span<const Site> removed) {
+    Skipping denoiser(task.subject.model(), removed);
+    DrawScenes drawing{.steps = options.trajectory_steps};
+    drawing.watch.stop = task.watch.stop;
+    return scene_likelihood(*scorer, draw_scenes(painter, denoiser, trial.captions, drawing).pixels,
+                            trial.said);
+  };
+  return laptop::score_drops(candidates, sure, task.watch);
 }
 
 }  // namespace
@@ -128,10 +149,13 @@ std::vector<double> values_by(const UnetTask& task, const UnetFound& found, Crit
   const Subject& subject = task.subject;
   if (criterion == Criterion::magnitude)
     return laptop::magnitudes(subject.opened().checkpoint, subject.blueprint(), found.candidates);
-  if (const Json* done = task.journal.find("taylor")) return done->get<std::vector<double>>();
+  const std::string name{laptop::criterion_name(criterion)};
+  if (const Json* done = task.journal.find(name)) return done->get<std::vector<double>>();
   std::vector<double> values =
-      laptop::taylor(subject.opened(), found.candidates, task.data.scoring, task.watch);
-  task.journal.add("taylor", values);
+      criterion == Criterion::score
+          ? picture_drops(task, found.candidates)
+          : laptop::taylor(subject.opened(), found.candidates, task.data.scoring, task.watch);
+  task.journal.add(name, values);
   return values;
 }
 

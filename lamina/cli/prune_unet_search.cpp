@@ -14,6 +14,11 @@ void check_asked(const Subject& subject, const UnetOptions& options) {
   const Blueprint& blueprint = subject.blueprint();
   const std::vector<Site> all = blueprint.present();
   if (all.empty()) fail("{}: has no part that could go", subject.name());
+  const bool asks = laptop::criterion_from_name(options.criterion) == laptop::Criterion::score;
+  if (asks && options.scorer.empty()) fail("--criterion score: asks a scorer; name its folder with --scorer");
+  if (!options.scorer.empty() && !subject.painter)
+    fail("--scorer: sees pictures, and {} draws none alone; give the whole pipeline", subject.name());
+  if (!options.scorer.empty()) open(options.scorer);
   if (options.method == "bk-sdm") laptop::handcrafted(blueprint, options.cut);
   if (const auto layout = layout_from_name(options.layout))
     unet::choices(subject.opened().checkpoint.config, blueprint, *layout);

@@ -30,6 +30,19 @@ struct UnetTask {
   void tick(std::string phase, int64_t done, int64_t total, double best) const;
 };
 
+// A denoiser without some of its parts.
+class Skipping : public Denoiser {
+ public:
+  Skipping(const Model& model, std::span<const Site> removed) : model_(model), skip_(model.blueprint()) {
+    for (Site site : removed) skip_.add(site);
+  }
+  Tensor operator()(const Inputs& inputs, int64_t, int64_t) override { return model_.run(inputs, skip_); }
+
+ private:
+  const Model& model_;
+  Skip skip_;
+};
+
 // ---- prune_unet_scores.cpp
 
 // "50%": at most that share is kept; so much has to go. Throws Error for another text.

@@ -44,6 +44,24 @@ void compare(SceneScore& score, const Answers& seen, const scene::Said& said) {
   add(score.all, seen == wanted);
 }
 
+void check_questions(const Model& scorer) {
+  int64_t classes = 0;
+  for (const scene::Head& head : scene::heads()) classes += head.classes;
+  if (scorer.blueprint().family != "scorer" || scorer.head().weight.size(0) != classes)
+    fail("this network does not answer the questions about scenes; a scorer with {} answers does", classes);
+}
+
+// Logits [pictures, answers] as [pictures, classes] of each question.
+std::vector<Tensor> by_question(const Tensor& logits) {
+  std::vector<Tensor> parts;
+  int64_t from = 0;
+  for (const scene::Head& head : scene::heads()) {
+    parts.push_back(logits.narrow(1, from, head.classes));
+    from += head.classes;
+  }
+  return parts;
+}
+
 }  // namespace
 
 std::pair<double, double> Rate::interval() const {
@@ -64,23 +82,16 @@ std::vector<std::pair<std::string, Rate>> named_rates(const SceneScore& score) {
 
 ScorerPass scorer_pass(const Model& scorer, const Tensor& pixels, int64_t batch) {
   const InferenceMode guard;
-  int64_t classes = 0;
-  for (const scene::Head& head : scene::heads()) classes += head.classes;
-  if (scorer.blueprint().family != "scorer" || scorer.head().weight.size(0) != classes)
-    fail("this network does not answer the questions about scenes; a scorer with {} answers does", classes);
+  check_questions(scorer);
   ScorerPass pass;
   std::vector<Tensor> features;
   Tap none;
   for (int64_t first = 0; first < pixels.size(0); first += batch) {
     const Tensor piece = pixels.narrow(0, first, std::min(batch, pixels.size(0) - first));
-    const Tensor read = scorer.read_out(scorer.begin({.sample = piece}), none), logits = scorer.head()(read);
+    const Tensor read = scorer.read_out(scorer.begin({.sample = piece}), none);
     features.push_back(read.to(at::kDouble));
     std::vector<Tensor> columns;
-    int64_t from = 0;
-    for (const scene::Head& head : scene::heads()) {
-      columns.push_back(logits.narrow(1, from, head.classes).argmax(1));
-      from += head.classes;
-    }
+    for (const Tensor& logits : by_question(scorer.head()(read))) columns.push_back(logits.argmax(1));
     const Tensor answers = at::stack(columns, 1).contiguous();
     const auto* numbers = answers.const_data_ptr<int64_t>();
     for (int64_t i = 0; i < answers.size(0); ++i)
@@ -88,6 +99,21 @@ ScorerPass scorer_pass(const Model& scorer, const Tensor& pixels, int64_t batch)
   }
   pass.features = at::cat(features);
   return pass;
+}
+
+double scene_likelihood(const Model& scorer, const Tensor& pixels, const std::vector<scene::Said>& said) {
+  const InferenceMode guard;
+  check_questions(scorer);
+  if (pixels.size(0) != std::ssize(said))
+    fail("there are {} pictures, and {} captions", pixels.size(0), said.size());
+  const std::vector<Tensor> logits = by_question(scorer.run({.sample = pixels}));
+  double sum = 0;
+  for (size_t i = 0; i < said.size(); ++i) {
+    const Answers wanted = scene::labels(said[i]);
+    for (size_t q = 0; q < wanted.size(); ++q)
+      sum += logits[q][static_cast<int64_t>(i)].to(at::kDouble).log_softmax(0)[wanted[q]].item<double>();
+  }
+  return sum / static_cast<double>(said.size());
 }
 
 SceneScore scene_score(const std::vector<std::vector<int64_t>>& answers,

@@ -39,6 +39,10 @@ struct ScorerPass {
 // pixels [pictures, 3, side, side] in [-1, 1]. Throws Error when the scorer has not the questions of scenes.
 ScorerPass scorer_pass(const Model& scorer, const Tensor& pixels, int64_t batch = 64);
 
+// How sure the scorer is of what the captions say: the mean over pictures of the sum over questions of the
+// log probability of the right answer, in nats. pixels as above; throws Error as it does.
+double scene_likelihood(const Model& scorer, const Tensor& pixels, const std::vector<scene::Said>& said);
+
 SceneScore scene_score(const std::vector<std::vector<int64_t>>& answers,
                        const std::vector<scene::Said>& said);
 

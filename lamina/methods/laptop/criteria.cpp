@@ -21,7 +21,8 @@ struct Name {
 constexpr Name kNames[] = {{Criterion::output, "output"},       {Criterion::task, "task"},
                            {Criterion::guided, "guided"},       {Criterion::time_weighted, "time-weighted"},
                            {Criterion::influence, "influence"}, {Criterion::magnitude, "magnitude"},
-                           {Criterion::taylor, "taylor"},       {Criterion::random, "random"}};
+                           {Criterion::taylor, "taylor"},       {Criterion::score, "score"},
+                           {Criterion::random, "random"}};
 
 std::vector<double> plain_means(const BatchScores::PerSample& values) {
   std::vector<double> list;
@@ -56,7 +57,7 @@ Criterion criterion_from_name(std::string_view name) {
 
 bool reads_scores(Criterion criterion) {
   return criterion != Criterion::magnitude && criterion != Criterion::taylor &&
-         criterion != Criterion::random;
+         criterion != Criterion::score && criterion != Criterion::random;
 }
 
 std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t steps) {
@@ -87,6 +88,7 @@ std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t
     }
     case Criterion::magnitude:
     case Criterion::taylor:
+    case Criterion::score:
     case Criterion::random:
       break;
   }

@@ -22,12 +22,13 @@ enum class Criterion {
   influence,      // 1 - cos(x in, x out), block influence
   magnitude,      // mean w^2
   taylor,         // |sum g w|, g the gradient of the task loss over all of the calibration
+  score,  // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
   random,
 };
 std::string_view criterion_name(Criterion criterion);  // "output", "time-weighted"
 Criterion criterion_from_name(std::string_view name);  // throws Error that lists them
 std::vector<std::string> criterion_names();
-// Whether it reads `Scores`; else it needs the weights, gradients or the seed.
+// Whether it reads `Scores`; else it needs the weights, gradients, pictures or the seed.
 bool reads_scores(Criterion criterion);
 
 // Of criteria that read scores. Throws Error where the calibration did not have what it takes (targets,
