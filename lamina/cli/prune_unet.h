@@ -38,7 +38,7 @@ struct UnetOptions {
   int64_t rerank = 50, rerank_samples = 8, refine = 50, trajectory = 1, trajectory_steps = 10;
   int64_t study = 0, subsets = 0, scored_pictures = 32;
   bool cuts = true, regional = true, experts = true;  // of asdm
-  int64_t window = 16, cell = 4, regional_side = 64;
+  int64_t outer = 2, window = 16, cell = 4, regional_side = 64;
 
   // In the order of the help. The flag of a bool is --no-NAME, and the text says what that does.
   template <class V>
@@ -67,6 +67,9 @@ struct UnetOptions {
     visit(cuts, "cuts", "no part goes");
     visit(regional, "regional", "no windows for attention over large maps");
     visit(experts, "experts", "no kernels inherited from ResNets that go");
+    visit(outer, "outer",
+          "so many stages from each end go first, as A-SDM has it; as many as there are: no stage before "
+          "another");
     visit(window, "window", "side of a window, in tokens");
     visit(cell, "cell", "side of the cells that stand for the rest of the map; 0: none");
     visit(regional_side, "regional-side", "maps of so many tokens a side or more get windows");

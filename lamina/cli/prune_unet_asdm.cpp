@@ -126,6 +126,7 @@ std::vector<asdm::Round> rounds_of(const UnetTask& task, const UnetFound& found)
   const size_t axis = found.least[2] > 0 ? 2 : 1;
   const auto whole = static_cast<double>(found.prices.whole[axis]);
   const asdm::ProposeOptions options{.keep = 1 - static_cast<double>(found.least[axis]) / whole,
+                                     .outer = static_cast<int>(task.options.outer),
                                      .cut = task.options.cuts,
                                      .regional = task.options.regional,
                                      .inherit = task.options.experts};

@@ -30,16 +30,25 @@ class Flags {
 };
 
 const std::map<std::string, std::pair<int64_t, int64_t>>& ranges() {
-  static const std::map<std::string, std::pair<int64_t, int64_t>> all = {
-      {"--rerank", {0, 10000}},       {"--rerank-samples", {1, 100000}},
-      {"--refine", {0, 100000}},      {"--scored-pictures", {1, 10000}},
-      {"--window", {1, 1024}},        {"--cell", {0, 1024}},
-      {"--regional-side", {1, 4096}}, {"--samples", {1, 100000}},
-      {"--heldout", {1, 100000}},     {"--batch", {1, 1024}},
-      {"--draw-steps", {1, 1000}},    {"--rows", {0, 4096}},
-      {"--threads", {0, 1024}},       {"--repeats", {1, 1000}},
-      {"--trajectory", {0, 1000}},    {"--trajectory-steps", {1, 1000}},
-      {"--study", {0, 100000}},       {"--subsets", {0, 16}}};
+  static const std::map<std::string, std::pair<int64_t, int64_t>> all = {{"--rerank", {0, 10000}},
+                                                                         {"--rerank-samples", {1, 100000}},
+                                                                         {"--refine", {0, 100000}},
+                                                                         {"--scored-pictures", {1, 10000}},
+                                                                         {"--outer", {1, 64}},
+                                                                         {"--window", {1, 1024}},
+                                                                         {"--cell", {0, 1024}},
+                                                                         {"--regional-side", {1, 4096}},
+                                                                         {"--samples", {1, 100000}},
+                                                                         {"--heldout", {1, 100000}},
+                                                                         {"--batch", {1, 1024}},
+                                                                         {"--draw-steps", {1, 1000}},
+                                                                         {"--rows", {0, 4096}},
+                                                                         {"--threads", {0, 1024}},
+                                                                         {"--repeats", {1, 1000}},
+                                                                         {"--trajectory", {0, 1000}},
+                                                                         {"--trajectory-steps", {1, 1000}},
+                                                                         {"--study", {0, 100000}},
+                                                                         {"--subsets", {0, 16}}};
   return all;
 }
 
