@@ -10,7 +10,7 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 SCENES = HERE / "examples/scenes"
 PIPELINE = SCENES / "pipeline"
 SCORERS = [SCENES / f"scorer-{i}" for i in (1, 2)]
-RATES = [3e-4, 1e-3, 3e-3]  # tried for each cut
+RATES = [1e-4, 3e-4, 1e-3, 3e-3]  # tried for each cut
 SCORED = ["--pictures", "scene", "--batch", 16, "--samples", 256, "--heldout", 48]
 
 
@@ -123,7 +123,7 @@ class Evidence:
         if not rates:
             return []
         lines = ["\nLearning rates, 100 steps on other scenes (seed 99): distance to the teacher; the least is the one that was used.\n", *header("", *map(str, RATES))]
-        return lines + [row(cut, *[f"{tried[str(rate)]:.4g}" for rate in RATES]) for cut, tried in rates.items()]
+        return lines + [row(cut, *[f"{tried[str(rate)]:.4g}" if str(rate) in tried else "-" for rate in RATES]) for cut, tried in rates.items()]
 
     def grid(self, name, folder, shown=8):
         """The first pictures of the test captions in one row, beside results.json."""

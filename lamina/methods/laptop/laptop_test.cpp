@@ -3,9 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
+#include "lamina/eval/scene_score.h"
+#include "lamina/eval/scene_trial.h"
+#include "lamina/models/registry.h"
 #include "tests/laws/unets.h"
 
 namespace lamina::laptop {
@@ -196,6 +200,20 @@ TEST(Handcrafted, CutsOfBkSdm) {
   EXPECT_EQ(handcrafted(b, "bk-tiny").size(), 14u + 6u);
   EXPECT_THROW(handcrafted(b, "bk-large"), Error);
   EXPECT_THROW(handcrafted(unet::blueprint(unet::published_config("bk-base"), "test"), "bk-base"), Error);
+}
+
+// The scorer that comes along is sure of real pictures' captions, and sure that they are not of others.
+TEST(ScoreOfPictures, BelongsToThePicture) {
+  const std::unique_ptr<Model> scorer = build_model(open("examples/scenes/scorer-1"));
+  const SceneTrial trial = scene_trial({.seed = 7, .split = scene::Split::test, .side = 32}, 0, 16);
+  const double own = scene_likelihood(*scorer, trial.real, trial.said);
+  std::vector<scene::Said> others = trial.said;
+  std::ranges::rotate(others, others.begin() + 1);
+  EXPECT_LT(own, 0);
+  EXPECT_GT(own, -1);
+  EXPECT_LT(scene_likelihood(*scorer, trial.real, others), own - 5);
+  others.pop_back();
+  EXPECT_THROW(scene_likelihood(*scorer, trial.real, others), Error);
 }
 
 }  // namespace
