@@ -52,7 +52,8 @@ struct UnetOptions {
           "any; exact (a stock config computes it); stock (wired anew); bk-base, bk-small, bk-tiny, ssd-1b, "
           "vega, koala-1b, koala-700m");
     visit(criterion, "criterion",
-          "output, task, guided, time-weighted, influence, magnitude, taylor, score (of pictures drawn "
+          "output, task, guided, time-weighted, clean (of the picture that follows), influence, magnitude, "
+          "taylor, score (of pictures drawn "
           "without the part), random (default: the method's)");
     visit(scorer, "scorer",
           "folder of the scene scorer that --criterion score asks; the study takes it in too");
@@ -60,7 +61,9 @@ struct UnetOptions {
           "pictures that it sees for each part, of --trajectory-steps each");
     visit(solver, "solver", "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio");
     visit(cut, "cut", "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny");
-    visit(rerank, "rerank", "best plans of the sum, ranked again by their measured loss; 0: none");
+    visit(rerank, "rerank",
+          "best plans of the sum, ranked again by their measured output loss; 0: none (and none by criteria "
+          "that are to see something else: time-weighted, clean, score)");
     visit(rerank_samples, "rerank-samples", "on so many samples");
     visit(refine, "refine", "plans next to the best, measured; 0: none");
     visit(seed, "seed", "of noise, times and random plans");

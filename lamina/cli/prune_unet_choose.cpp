@@ -98,7 +98,8 @@ UnetFound choose(const UnetTask& task, UnetFound found, const Cover& cover, Plan
     auto [best, proven] = solved(task, found, cover);
     found.proven = proven;
     found.others.push_back(row(options.solver + ", by the sum", laptop::removed(cover, best)));
-    if (options.rerank > 0) best = ranked_again(task, cover, best, losses);
+    if (options.rerank > 0 && laptop::ranked_by_output(found.criterion))
+      best = ranked_again(task, cover, best, losses);
     found.chosen = row("chosen", laptop::removed(cover, best));
   }
   const laptop::Mean loss = losses.of(found.chosen.removed, options.layout, Samples::heldout);

@@ -143,7 +143,7 @@ laptop::Prices prices_of(const UnetTask& task, const UnetFound& found) {
 
 std::vector<double> values_by(const UnetTask& task, const UnetFound& found, Criterion criterion) {
   if (laptop::reads_scores(criterion))
-    return laptop::values_of(found.scores, criterion, task.data.scoring.steps);
+    return laptop::values_of(found.scores, criterion, task.subject.schedule);
   if (criterion == Criterion::random)
     return laptop::drawn(found.candidates.size(), static_cast<uint64_t>(task.options.seed));
   const Subject& subject = task.subject;

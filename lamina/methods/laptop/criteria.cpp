@@ -20,9 +20,9 @@ struct Name {
 };
 constexpr Name kNames[] = {{Criterion::output, "output"},       {Criterion::task, "task"},
                            {Criterion::guided, "guided"},       {Criterion::time_weighted, "time-weighted"},
-                           {Criterion::influence, "influence"}, {Criterion::magnitude, "magnitude"},
-                           {Criterion::taylor, "taylor"},       {Criterion::score, "score"},
-                           {Criterion::random, "random"}};
+                           {Criterion::clean, "clean"},         {Criterion::influence, "influence"},
+                           {Criterion::magnitude, "magnitude"}, {Criterion::taylor, "taylor"},
+                           {Criterion::score, "score"},         {Criterion::random, "random"}};
 
 std::vector<double> plain_means(const BatchScores::PerSample& values) {
   std::vector<double> list;
@@ -35,6 +35,34 @@ Inputs copied(const Inputs& inputs) {
   Inputs copy{.sample = inputs.sample.clone(), .time = inputs.time.clone(), .text = inputs.text.clone()};
   for (const auto& [name, tensor] : inputs.added) copy.added[name] = tensor.clone();
   return copy;
+}
+
+// Means of the output losses, each sample weighed by its time.
+std::vector<double> weighted_means(const Scores& scores, const std::function<double(double)>& weight) {
+  std::vector<double> values;
+  for (const std::vector<double>& row : scores.all.output) {
+    double sum = 0, weights = 0;
+    for (size_t s = 0; s < row.size(); ++s) {
+      const double w = weight(scores.all.times[s]);
+      sum += w * row[s], weights += w;
+    }
+    values.push_back(sum / weights);
+  }
+  return values;
+}
+
+// |x0' - x0|^2 for each |said' - said|^2 at this time.
+double clean_share(const NoiseSchedule& schedule, double time) {
+  const double bar = schedule.alpha_bar.at(static_cast<size_t>(time));
+  switch (schedule.prediction) {
+    case Prediction::epsilon:
+      return (1 - bar) / bar;
+    case Prediction::v:
+      return 1 - bar;
+    case Prediction::sample:
+      break;
+  }
+  return 1;
 }
 
 }  // namespace
@@ -60,7 +88,12 @@ bool reads_scores(Criterion criterion) {
          criterion != Criterion::score && criterion != Criterion::random;
 }
 
-std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t steps) {
+bool ranked_by_output(Criterion criterion) {
+  return criterion != Criterion::clean && criterion != Criterion::time_weighted &&
+         criterion != Criterion::score;
+}
+
+std::vector<double> values_of(const Scores& scores, Criterion criterion, const NoiseSchedule& schedule) {
   switch (criterion) {
     case Criterion::output:
       return plain_means(scores.all.output);
@@ -75,17 +108,11 @@ std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t
     case Criterion::influence:
       return plain_means(scores.all.influence);
     case Criterion::time_weighted: {
-      std::vector<double> values;
-      for (const std::vector<double>& row : scores.all.output) {
-        double sum = 0, weights = 0;
-        for (size_t s = 0; s < row.size(); ++s) {
-          const double weight = (scores.all.times[s] + 1) / static_cast<double>(steps);
-          sum += weight * row[s], weights += weight;
-        }
-        values.push_back(sum / weights);
-      }
-      return values;
+      const auto steps = static_cast<double>(schedule.steps());
+      return weighted_means(scores, [&](double time) { return (time + 1) / steps; });
     }
+    case Criterion::clean:
+      return weighted_means(scores, [&](double time) { return clean_share(schedule, time); });
     case Criterion::magnitude:
     case Criterion::taylor:
     case Criterion::score:

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lamina/diffusion/schedule.h"
 #include "lamina/family/family.h"
 #include "lamina/methods/laptop/score.h"
 
@@ -19,10 +20,12 @@ enum class Criterion {
   task,           // E |eps({r}) - target|^2 - E |eps_0 - target|^2, no less than 0
   guided,         // the output loss of what guidance makes of both answers
   time_weighted,  // the output loss, samples weighted by (t + 1) / steps: high noise counts more
-  influence,      // 1 - cos(x in, x out), block influence
-  magnitude,      // mean w^2
-  taylor,         // |sum g w|, g the gradient of the task loss over all of the calibration
-  score,  // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
+  clean,      // the output loss as an error of the clean picture that follows (x0): high noise rules, where
+              // it is settled what stands where
+  influence,  // 1 - cos(x in, x out), block influence
+  magnitude,  // mean w^2
+  taylor,     // |sum g w|, g the gradient of the task loss over all of the calibration
+  score,      // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
   random,
 };
 std::string_view criterion_name(Criterion criterion);  // "output", "time-weighted"
@@ -32,8 +35,10 @@ std::vector<std::string> criterion_names();
 bool reads_scores(Criterion criterion);
 
 // Of criteria that read scores. Throws Error where the calibration did not have what it takes (targets,
-// unguided inputs). `steps`: of the schedule.
-std::vector<double> values_of(const Scores& scores, Criterion criterion, int64_t steps);
+// unguided inputs).
+std::vector<double> values_of(const Scores& scores, Criterion criterion, const NoiseSchedule& schedule);
+// Whether plans are to be ranked again by the output loss: not where the criterion is to see something else.
+bool ranked_by_output(Criterion criterion);
 
 std::vector<double> magnitudes(const Checkpoint& checkpoint, const Blueprint& blueprint,
                                std::span<const Site> candidates);

@@ -44,22 +44,31 @@ class Laptop : public testing::Test {
 TEST_F(Laptop, CriteriaAreWhatTheySay) {
   const CalibrationBatch batch = batch_for(tiny_.opened.checkpoint.config, 3, 1, at::kDouble);
   const Scores scores = gathered(candidates_, std::vector{score(*tiny_.model, candidates_, batch, {})});
+  NoiseSchedule schedule;
+  for (int t = 0; t < 1000; ++t) schedule.alpha_bar.push_back(1 / (1.0 + t));
   for (const std::string& name : criterion_names()) {
     const Criterion criterion = criterion_from_name(name);
     EXPECT_EQ(criterion_name(criterion), name);
     if (!reads_scores(criterion)) continue;
-    const std::vector<double> values = values_of(scores, criterion, 1000);
+    const std::vector<double> values = values_of(scores, criterion, schedule);
     ASSERT_EQ(values.size(), candidates_.size());
     for (double value : values) EXPECT_GE(value, 0) << name;
   }
   EXPECT_THROW(criterion_from_name("outptu"), Error);
   const std::vector<double>& row = scores.all.output[4];
-  EXPECT_NEAR(values_of(scores, Criterion::time_weighted, 1000)[4],
+  EXPECT_NEAR(values_of(scores, Criterion::time_weighted, schedule)[4],
               (2 * row[0] + 323 * row[1] + 644 * row[2]) / (2 + 323 + 644), 1e-9 * row[0]);
+  // abar is 1 / (1 + t): the clean picture errs t times as much as the noise.
+  EXPECT_NEAR(values_of(scores, Criterion::clean, schedule)[4],
+              (1 * row[0] + 322 * row[1] + 643 * row[2]) / (1 + 322 + 643), 1e-9 * row[0]);
+  schedule.prediction = Prediction::v;
+  const double a = 1 / 2.0, b = 322 / 323.0, c = 643 / 644.0;
+  EXPECT_NEAR(values_of(scores, Criterion::clean, schedule)[4],
+              (a * row[0] + b * row[1] + c * row[2]) / (a + b + c), 1e-9 * row[0]);
   Scores bare = scores;
   bare.all.task.clear(), bare.all.guided.clear();
-  EXPECT_THROW(values_of(bare, Criterion::task, 1000), Error);
-  EXPECT_THROW(values_of(bare, Criterion::guided, 1000), Error);
+  EXPECT_THROW(values_of(bare, Criterion::task, schedule), Error);
+  EXPECT_THROW(values_of(bare, Criterion::guided, schedule), Error);
 }
 
 TEST_F(Laptop, MagnitudeReadsTheWeights) {
