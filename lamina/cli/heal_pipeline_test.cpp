@@ -6,8 +6,8 @@
 #include "lamina/base/file.h"
 #include "lamina/cli/heal_pipeline_asdm.h"
 #include "lamina/cli/heal_pipeline_flags.h"
-#include "lamina/family/unet.h"
 #include "tests/laws/tiny.h"
+#include "tests/unet_config.h"
 
 namespace lamina::cli {
 namespace {
@@ -15,16 +15,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
-
-// As Stable Diffusion 1, narrow.
-Json narrow() {
-  Json config = unet::published_config("sd1.5");
-  config["block_out_channels"] = {8, 16, 16, 16};
-  config["attention_head_dim"] = 2;
-  config["cross_attention_dim"] = 12;
-  config["norm_num_groups"] = 4;
-  return config;
-}
 
 class Beginning : public testing::Test {
  protected:
@@ -36,7 +26,7 @@ class Beginning : public testing::Test {
   Beginning() {
     tiny::InMemory made =
         tiny::random_checkpoint(architecture_of({{"_class_name", "UNet2DConditionModel"}}, "test"),
-                                {.dtype = at::kFloat, .config = narrow()});
+                                {.dtype = at::kFloat, .config = tests::four_stages()});
     tiny::write(made, folder_ / "teacher");
     teacher_ = open(folder_ / "teacher");
   }
