@@ -86,6 +86,10 @@ class Evidence:
             "figures": figures(json.loads((folder / "report.json").read_text())),
             "edits": json.loads((folder / "plan.json").read_text())["edits"]})
 
+    def repair(self, folder, target):
+        """What `lamina repair` says of a cut pipeline against the whole one."""
+        return self.run("repair", folder, PIPELINE, "-o", target, "--force", "-q", *SCORED)
+
     def scenes(self, folder, *flags, count=None, whole=False):
         """Shares of captions that are drawn right, by both scorers, with 0.95 intervals; or all that `lamina scenes` says."""
         scorers = [flag for scorer in SCORERS for flag in ("--scorer", scorer)]
