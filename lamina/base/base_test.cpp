@@ -558,6 +558,40 @@ TEST(StagedFolder, ResumesFromOneFile) {
   EXPECT_EQ(folder.entries(), 0U);
 }
 
+// Half a folder under its own name would be taken for a damaged one.
+TEST(RemoveFolder, TheFolderIsWholeOrGoneWhenItIsKilled) {
+  const Folder folder;
+  constexpr int kFiles = 300, kRounds = 60;
+  int gone = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const fs::path path = folder / "state";
+    remove_folder(path);
+    fs::create_directory(path);
+    for (int i = 0; i < kFiles; ++i) std::ofstream(path / std::to_string(i)) << i;
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      remove_folder(path);
+      ::_exit(0);
+    }
+    if (round + 1 < kRounds) {
+      ::usleep(static_cast<useconds_t>(50 * round));
+      ::kill(child, SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    if (!fs::exists(path)) {
+      ++gone;
+      continue;
+    }
+    ASSERT_EQ(std::distance(fs::directory_iterator(path), fs::directory_iterator()), kFiles) << round;
+  }
+  EXPECT_GT(gone, 0);
+  remove_folder(folder / "state");
+  remove_folder(folder / "state");
+  EXPECT_EQ(folder.entries(), 0U);
+}
+
 // ---- Hashes
 
 TEST(Sha256, AgreesWithTheStandard) {

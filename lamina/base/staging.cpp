@@ -215,6 +215,15 @@ void StagedFolder::commit() {
   if (replaces) fs::remove_all(replaced_, error);
 }
 
+void remove_folder(const fs::path& path) {
+  fs::path aside = path;
+  aside += ".removed";
+  std::error_code error;
+  fs::remove_all(aside, error);
+  fs::rename(path, aside, error);
+  fs::remove_all(aside, error);
+}
+
 uint64_t free_bytes(const fs::path& path) {
   fs::path at = fs::absolute(path);
   while (!fs::exists(at) && at.has_parent_path() && at != at.parent_path()) at = at.parent_path();

@@ -42,6 +42,11 @@ class StagedFolder {
   int lock_ = -1;
 };
 
+// Removes a folder with what it holds; its name goes first. Who is killed on the way leaves NAME.removed,
+// never half a folder under its own name. What cannot be removed stays there: the next call looks at it
+// again.
+void remove_folder(const std::filesystem::path& path);
+
 // Bytes free for this user on the file system that holds `path` (or its nearest existing parent).
 uint64_t free_bytes(const std::filesystem::path& path);
 

@@ -8,6 +8,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
 #include "lamina/base/json_number.h"
+#include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 #include "lamina/checkpoint/numbers.h"
 #include "lamina/heal/adapter.h"
@@ -221,7 +222,7 @@ bool RunFiles::kept(const std::string& name) const {
 }
 
 void RunFiles::drop(const std::string& name) const {
-  fs::remove_all(kept_at(name));
+  remove_folder(kept_at(name));
 }
 
 void RunFiles::keep(const std::string& name, const Student& student, const Opened& base,
@@ -244,7 +245,7 @@ void RunFiles::keep(const std::string& name, const Student& student, const Opene
     AtomicFile file(partial / kTensors);
     save_tensors(file, tensors);
   }
-  fs::remove_all(kept_at(name));
+  remove_folder(kept_at(name));
   fs::rename(partial, kept_at(name));
 }
 

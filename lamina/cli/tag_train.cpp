@@ -13,6 +13,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/fields.h"
 #include "lamina/base/hash.h"
+#include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/session.h"
 #include "lamina/report/chart.h"
@@ -502,8 +503,7 @@ void run_all(TagJob& job, const RunFiles& files, TrainingFolder& folder, Termina
         files.keep(run.name, *outcome.student, job.base, job.weights);
       files.write(run.name, run.fields, finished);
       folder.keep();
-      std::error_code ignored;
-      fs::remove_all(run.options.training.state, ignored);
+      remove_folder(run.options.training.state);
       taken += seconds_since(start);
       weighed += weight(run);
       left -= weight(run);

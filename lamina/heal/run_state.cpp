@@ -8,6 +8,7 @@
 #include "lamina/base/file.h"
 #include "lamina/base/hash.h"
 #include "lamina/base/json_number.h"
+#include "lamina/base/staging.h"
 #include "lamina/base/text.h"
 #include "lamina/format/safetensors.h"
 
@@ -163,7 +164,7 @@ void write_checkpoint(const fs::path& folder, const RunState& state) {
   file.commit();
   write_file(partial / kState, to_text(state, digest.hex()));
   sync_folder(partial);
-  fs::remove_all(done, error);
+  remove_folder(done);
   fs::rename(partial, done, error);
   if (error) fail("{}: cannot be made: {}", done.string(), error.message());
   sync_folder(folder);
@@ -172,11 +173,12 @@ void write_checkpoint(const fs::path& folder, const RunState& state) {
   size_t older = 0;
   for (int64_t step : checkpoints_in(folder)) {
     if (step > state.step || (step < state.step && ++older > 1))
-      fs::remove_all(checkpoint_path(folder, step), error);
+      remove_folder(checkpoint_path(folder, step));
   }
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename();
-    if (name.starts_with(kPrefix) && name.ends_with(".partial")) fs::remove_all(entry.path(), error);
+    if (name.starts_with(kPrefix) && (name.ends_with(".partial") || name.ends_with(".removed")))
+      fs::remove_all(entry.path(), error);
   }
 }
 

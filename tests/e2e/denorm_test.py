@@ -150,8 +150,8 @@ class Denorm(unittest.TestCase):
         command = [LAMINA, "denorm", self.folder / "gpt2", "-o", self.folder / "stopped", *map(str, SHORT), *more, "--steps", "400", "--json"]
         running = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                    env={**os.environ, "OMP_NUM_THREADS": "1"})
-        logs, until = self.folder / "stopped.partial", time.time() + 60
-        while running.poll() is None and time.time() < until and not any(log.read_text().count("\n") > 12 for log in logs.rglob("staged.jsonl")):
+        log, until = self.folder / "stopped.partial/training/staged.jsonl", time.time() + 60
+        while running.poll() is None and time.time() < until and not (log.exists() and log.read_text().count("\n") > 12):
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         error = running.communicate(timeout=60)[1]

@@ -86,7 +86,7 @@ class HealPipeline(scenes_test.Case):
         """Once it has a checkpoint."""
         process = subprocess.Popen([str(scenes_test.LAMINA), *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline and not any(self.folder.glob("halves.partial/**/step-*")):
+        while process.poll() is None and time.monotonic() < deadline and not any(self.folder.glob("halves.partial/training/*/step-*")):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
