@@ -172,8 +172,7 @@ void write_checkpoint(const fs::path& folder, const RunState& state) {
   // A newer one was damaged, or this run could not have come here.
   size_t older = 0;
   for (int64_t step : checkpoints_in(folder)) {
-    if (step > state.step || (step < state.step && ++older > 1))
-      remove_folder(checkpoint_path(folder, step));
+    if (step > state.step || (step < state.step && ++older > 1)) remove_folder(checkpoint_path(folder, step));
   }
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename();
