@@ -46,9 +46,13 @@ std::string criterion_of(const std::string& method, const std::string& asked) {
   const std::string own = method == "laptop" || method == "asdm" || method == "bk-sdm" ? "output"
                           : method == "block-influence"                                ? "influence"
                                                                                        : method;
-  if (asked.empty()) return own;
-  if (method != "laptop" && asked != own)
+  if (asked.empty() || asked == own || method == "laptop") return asked.empty() ? own : asked;
+  if (method != "asdm")
     fail("--criterion {}: {} judges by its own ({}); laptop takes any", asked, method, own);
+  // Cuts and windows are held against each other, so both have to have it.
+  const laptop::Criterion criterion = laptop::criterion_from_name(asked);
+  if (laptop::loss_of_plans(criterion) != criterion)
+    fail("--criterion {}: asdm judges by output, time-weighted or clean", asked);
   return asked;
 }
 

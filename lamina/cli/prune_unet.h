@@ -62,8 +62,8 @@ struct UnetOptions {
     visit(solver, "solver", "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio");
     visit(cut, "cut", "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny");
     visit(rerank, "rerank",
-          "best plans of the sum, ranked again by their measured output loss; 0: none (and none by criteria "
-          "that are to see something else: time-weighted, clean, score)");
+          "best plans of the sum, ranked again by their measured loss (of the output; of time-weighted and "
+          "clean their own; of score none); 0: none");
     visit(rerank_samples, "rerank-samples", "on so many samples");
     visit(refine, "refine", "plans next to the best, measured; 0: none");
     visit(seed, "seed", "of noise, times and random plans");
@@ -157,11 +157,16 @@ struct PlanRow {
   double superposed = report::not_measured;  // by what each did alone
   double joint = report::not_measured;       // on samples that were not scored on
   double error = report::not_measured;       // its standard error
+  double clean = report::not_measured;       // weighed as an error of the clean picture that follows
   double trajectory = report::not_measured;  // of the last latents, at equal seeds
   bool expressible = false;
   std::string said = {};       // the config's wiring, or why there is none
   std::string layout = "any";  // "any": its parts are skipped; else as a stock config wires what is left
 };
+
+// Names of plans beside the chosen one: within its budgets, judged by what it was not judged by.
+inline constexpr const char* kByClean = "exact, by the clean picture";
+inline constexpr const char* kByOutput = "exact, by the output";
 
 // A pass of the finished plan of --method asdm beside one of the whole model, by turns.
 struct UnetPass {

@@ -9,7 +9,7 @@
 #include "lamina/base/hash.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/prune_unet_search.h"
-#include "lamina/methods/asdm/propose_times.h"
+#include "lamina/eval/step_times.h"
 #include "lamina/methods/asdm/regional.h"
 #include "lamina/models/registry.h"
 
@@ -30,7 +30,7 @@ Opened carried_out(const Subject& subject, const Plan& plan) {
 }
 
 // Windows at every large map: what they do to the answer, and the milliseconds that they save.
-std::vector<asdm::Choice> windows_of(const UnetTask& task) {
+std::vector<asdm::Choice> windows_of(const UnetTask& task, laptop::Criterion criterion) {
   const Model& model = task.subject.model();
   std::vector<Inputs> samples;
   for (const laptop::CalibrationBatch& batch : task.data.scoring.batches) {
@@ -40,38 +40,42 @@ std::vector<asdm::Choice> windows_of(const UnetTask& task) {
   const std::vector<Regional> edits =
       asdm::regional_at(model, samples.front(), windows, task.options.regional_side);
   if (edits.empty()) return {};
-  if (!task.journal.find("windows")) {
-    std::vector<double> losses;
-    for (const asdm::Choice& choice : asdm::priced(model, edits, samples, task.watch))
-      losses.push_back(choice.loss);
-    task.journal.add("windows", losses);
+  constexpr const char *kChanges = "windows", *kSaved = "milliseconds of windows";
+  if (!task.journal.find(kChanges))
+    task.journal.add(kChanges, asdm::changes_by(model, edits, samples, task.watch));
+  if (!task.journal.find(kSaved)) {
+    std::vector<asdm::Preview> previews;
+    for (const Regional& edit : edits) previews.emplace_back(model.blueprint(), Plan{.edits = {edit}});
+    std::vector<StepChange> steps;
+    for (size_t i = 0; i < edits.size(); ++i)
+      steps.push_back({.site = model.blueprint().site(edits[i].site), .tap = &previews[i]});
+    task.journal.add(kSaved, milliseconds_saved(model, steps, samples.front(),
+                                                static_cast<int>(task.options.repeats), kSaved, task.watch));
   }
-  if (!task.journal.find("milliseconds of windows"))
-    task.journal.add("milliseconds of windows",
-                     asdm::milliseconds_saved(model, edits, samples.front(),
-                                              static_cast<int>(task.options.repeats), task.watch));
-  const Json &losses = *task.journal.find("windows"), &saved = *task.journal.find("milliseconds of windows");
+  const Json &changes = *task.journal.find(kChanges), &saved = *task.journal.find(kSaved);
+  const std::vector<double> times = task.times(task.data.scoring);
+  const auto loss = [&](const Json& of_samples) {
+    const auto values = of_samples.get<std::vector<double>>();
+    return laptop::mean(laptop::weighed(criterion, values, std::span(times).first(values.size()),
+                                        task.subject.schedule))
+        .value;
+  };
   std::vector<asdm::Choice> choices;
   for (size_t i = 0; i < edits.size(); ++i)
     choices.push_back({.site = task.subject.blueprint().site(edits[i].site),
                        .windows = edits[i].windows,
-                       .loss = losses.at(i).get<double>(),
+                       .loss = loss(changes.at(i)),
                        .milliseconds = saved.at(i).get<double>()});
   return choices;
 }
 
 // Milliseconds of a pass as the sum of the parts says.
-std::function<double(const Blueprint&)> summed_milliseconds(const UnetTask& task, const UnetFound& found) {
-  constexpr const char* kKey = "milliseconds by steps";
-  if (!task.journal.find(kKey))
-    task.journal.add(kKey,
-                     asdm::milliseconds_by_steps(task.subject.model(), task.data.scoring.batches[0].inputs,
-                                                 static_cast<int>(task.options.repeats), task.watch));
+std::function<double(const Blueprint&)> summed_milliseconds(const UnetFound& found) {
   std::map<int, double> parts, windows;
   for (size_t i = 0; i < found.candidates.size(); ++i)
     parts[found.candidates[i].index] = found.times.saved[i];
   for (const asdm::Choice& choice : found.windows) windows[choice.site.index] = choice.milliseconds;
-  return [whole = task.journal.find(kKey)->get<double>(), parts = std::move(parts),
+  return [whole = found.times.whole, parts = std::move(parts),
           windows = std::move(windows)](const Blueprint& blueprint) {
     double milliseconds = whole;
     for (const auto& [part, saved] : parts)
@@ -91,8 +95,8 @@ Json measured_pass(const UnetTask& task, const Plan& plan) {
   const std::unique_ptr<Model> without = heirs ? build_model(carried_out(task.subject, bare)) : nullptr;
   std::vector<const Model*> models = {&task.subject.model(), written.get()};
   if (heirs) models.push_back(without.get());
-  const asdm::Turns turns = asdm::passes_by_turns(models, task.data.scoring.batches[0].inputs,
-                                                  static_cast<int>(task.options.repeats), task.watch);
+  const PassTurns turns = passes_by_turns(models, task.data.scoring.batches[0].inputs,
+                                          static_cast<int>(task.options.repeats), task.watch);
   Json json = {{"whole", turns.milliseconds[0]},
                {"written", turns.milliseconds[1]},
                {"share", turns.shares[1]},
@@ -137,7 +141,7 @@ std::vector<asdm::Round> rounds_of(const UnetTask& task, const UnetFound& found)
   std::vector<asdm::Round> rounds;
   if (axis == 2) {
     rounds = asdm::propose_measured(
-        task.subject.blueprint(), choices, summed_milliseconds(task, found),
+        task.subject.blueprint(), choices, summed_milliseconds(found),
         [&](const Plan& plan) { return pass_of(task, plan).share; }, options, kRounds);
   } else {
     rounds.push_back(
@@ -164,7 +168,7 @@ UnetPass pass_of(const UnetTask& task, const UnetFound& found, std::span<const a
 }  // namespace
 
 UnetFound choose_asdm(const UnetTask& task, UnetFound found, PlanLosses& losses) {
-  if (task.options.regional) found.windows = windows_of(task);
+  if (task.options.regional) found.windows = windows_of(task, found.criterion);
   const std::vector<asdm::Round> rounds = rounds_of(task, found);
   const Plan& plan = asdm::best_of(rounds, rounds[0].keep).proposal.plan;
   found.pass = pass_of(task, found, rounds, plan);
@@ -185,8 +189,7 @@ UnetFound choose_asdm(const UnetTask& task, UnetFound found, PlanLosses& losses)
   found.chosen.saved = {whole[0] - written.blueprint.parameters(),
                         whole[1] - static_cast<int64_t>(macs + 0.5),
                         std::llround(static_cast<double>(whole[2]) * (1 - found.pass->share))};
-  const laptop::Mean loss = losses.of(*build_model(written), name_of(plan));
-  found.chosen.joint = loss.value, found.chosen.error = loss.error;
+  losses.measure(found.chosen, *build_model(written), name_of(plan));
   return found;
 }
 

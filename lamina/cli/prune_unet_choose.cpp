@@ -11,7 +11,6 @@ namespace {
 
 using laptop::Choice;
 using laptop::Cover;
-using Samples = PlanLosses::Samples;
 
 // What stays when all goes that can, of each budget.
 std::string limits_of(const UnetFound& found, const Cover& cover) {
@@ -54,10 +53,11 @@ Solved solved(const UnetTask& task, const UnetFound& found, const Cover& cover) 
 }
 
 // The best plans of the sum by their true loss, and the neighbours of the first of them.
-Choice ranked_again(const UnetTask& task, const Cover& cover, const Choice& start, PlanLosses& losses) {
+Choice ranked_again(const UnetTask& task, const Cover& cover, const Choice& start, laptop::Criterion by,
+                    PlanLosses& losses) {
   const UnetOptions& options = task.options;
   const auto loss_of = [&](const Choice& choice) {
-    return losses.of(laptop::removed(cover, choice), options.layout, Samples::scored).value;
+    return losses.scored(laptop::removed(cover, choice), options.layout, by);
   };
   const laptop::Exact near = laptop::exact(cover, {.best = options.rerank, .nodes = 4'000'000});
   Choice best = start;
@@ -98,12 +98,11 @@ UnetFound choose(const UnetTask& task, UnetFound found, const Cover& cover, Plan
     auto [best, proven] = solved(task, found, cover);
     found.proven = proven;
     found.others.push_back(row(options.solver + ", by the sum", laptop::removed(cover, best)));
-    if (options.rerank > 0 && laptop::ranked_by_output(found.criterion))
-      best = ranked_again(task, cover, best, losses);
+    const std::optional<laptop::Criterion> by = laptop::loss_of_plans(found.criterion);
+    if (options.rerank > 0 && by) best = ranked_again(task, cover, best, *by, losses);
     found.chosen = row("chosen", laptop::removed(cover, best));
   }
-  const laptop::Mean loss = losses.of(found.chosen.removed, options.layout, Samples::heldout);
-  found.chosen.joint = loss.value, found.chosen.error = loss.error;
+  losses.measure(found.chosen);
   return found;
 }
 

@@ -14,7 +14,6 @@ namespace {
 using laptop::Choice;
 using laptop::Cover;
 using laptop::Criterion;
-using Samples = PlanLosses::Samples;
 
 constexpr int64_t kRandomPlans = 16;
 
@@ -26,7 +25,7 @@ class Others {
 
   UnetFound with(const Cover& cover) && {
     const UnetOptions& options = task_.options;
-    for (PlanRow& plan : found_.others) measure(plan, options.layout);
+    for (PlanRow& plan : found_.others) losses_.measure(plan);
     if (options.compare == "none" || options.method == "bk-sdm") return std::move(found_);
     for (laptop::Order order : {laptop::Order::loss, laptop::Order::ratio}) {
       const std::optional<Choice> choice = laptop::greedy(cover, order);
@@ -35,6 +34,7 @@ class Others {
             laptop::removed(cover, *choice), options.layout);
     }
     if (options.layout != "any") add_any();
+    add_judged_otherwise();
     add_random();
     add_handcrafted();
     return std::move(found_);
@@ -47,21 +47,27 @@ class Others {
   Cover free_cover(const std::vector<double>& values) const {
     return cover_for(task_, found_, "any", values);
   }
-  void measure(PlanRow& plan, const std::string& layout) {
-    const laptop::Mean loss = losses_.of(plan.removed, layout, Samples::heldout);
-    plan.joint = loss.value, plan.error = loss.error;
-  }
   void add(std::string name, std::vector<int> removed, const std::string& layout) {
     found_.others.push_back(row(std::move(name), std::move(removed), layout));
-    measure(found_.others.back(), layout);
+    losses_.measure(found_.others.back());
   }
-  void add_exact(std::string name, const Cover& cover) {
+  void add_exact(std::string name, const Cover& cover, const std::string& layout) {
     const laptop::Exact exact = laptop::exact(cover);
-    if (!exact.best.empty()) add(std::move(name), laptop::removed(cover, exact.best[0]), "any");
+    if (!exact.best.empty()) add(std::move(name), laptop::removed(cover, exact.best[0]), layout);
   }
 
   // The price of the layout.
-  void add_any() { add_exact("exact, any layout", free_cover(found_.values)); }
+  void add_any() { add_exact("exact, any layout", free_cover(found_.values), "any"); }
+
+  // By the error of the clean picture, or by the output where that is the criterion.
+  void add_judged_otherwise() {
+    const bool clean = found_.criterion == Criterion::clean;
+    const std::string& layout = task_.options.layout;
+    add_exact(clean ? kByOutput : kByClean,
+              cover_for(task_, found_, layout,
+                        values_by(task_, found_, clean ? Criterion::output : Criterion::clean)),
+              layout);
+  }
 
   void add_random() {
     const int64_t count = task_.options.compare == "all" ? kRandomPlans : kRandomPlans / 4;
@@ -72,7 +78,7 @@ class Others {
       const std::optional<Choice> choice = laptop::random_choice(cover, seed);
       if (!choice) continue;
       plans.push_back(row("", laptop::removed(cover, *choice), "any"));
-      measure(plans.back(), "any");
+      losses_.measure(plans.back());
       task_.tick("random plans", k + 1, count, plans.back().joint);
     }
     if (plans.empty()) return;
@@ -98,13 +104,13 @@ class Others {
     const std::vector<int64_t> saved = cut.saved;
     if (cut.expressible) {
       found_.others.push_back(std::move(cut));
-      measure(found_.others.back(), "stock");
+      losses_.measure(found_.others.back());
     }
     for (size_t a = 0; a < found_.prices.axes.size(); ++a) {
       Cover cover = free_cover(found_.values);
       std::ranges::fill(cover.least, 0);
       cover.least[a] = saved[a];
-      add_exact(fmt::format("exact, at its {}", found_.prices.axes[a]), cover);
+      add_exact(fmt::format("exact, at its {}", found_.prices.axes[a]), cover, "any");
     }
   }
 
@@ -210,7 +216,9 @@ UnetFound with_trajectories(const UnetTask& task, UnetFound found) {
 UnetFound with_study(const UnetTask& task, UnetFound found, PlanLosses& losses) {
   const UnetOptions& options = task.options;
   const laptop::Truth truth = [&](std::span<const int> removed) {
-    return losses.of({removed.begin(), removed.end()}, "any", Samples::heldout).value;
+    PlanRow row{.name = {}, .removed = {removed.begin(), removed.end()}};
+    losses.measure(row);
+    return row.joint;
   };
   if (options.study > 0) {
     const auto parts = static_cast<int>(found.candidates.size());

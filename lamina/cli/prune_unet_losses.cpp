@@ -31,6 +31,14 @@ std::unique_ptr<Model> wired_anew(const UnetTask& task, std::span<const Site> ca
   return build_model(declare(unet::compacted(opened.checkpoint, expressed)));
 }
 
+std::vector<double> UnetTask::times(const laptop::Calibration& samples) const {
+  std::vector<double> times;
+  for (const laptop::CalibrationBatch& batch : samples.batches)
+    for (int64_t s = 0; s < batch.inputs.time.numel(); ++s)
+      times.push_back(batch.inputs.time[s].item<double>());
+  return times;
+}
+
 laptop::JointLoss& PlanLosses::joint(Samples samples) {
   const bool heldout = samples == Samples::heldout;
   std::optional<laptop::JointLoss>& joint = heldout ? heldout_ : scored_;
@@ -42,18 +50,22 @@ laptop::JointLoss& PlanLosses::joint(Samples samples) {
 }
 
 template <class Measure>
-laptop::Mean PlanLosses::once(const std::string& key, const Measure& measure) {
-  if (const Json* done = task_.journal.find(key))
-    return {done->at(0).get<double>(), done->at(1).is_null() ? NAN : done->at(1).get<double>()};
+std::vector<double> PlanLosses::once(const std::string& key, const Measure& measure) {
+  if (const Json* done = task_.journal.find(key)) {
+    std::vector<double> losses;
+    for (const Json& loss : *done) losses.push_back(loss.is_null() ? NAN : loss.get<double>());
+    return losses;
+  }
   if (task_.watch.stop.stop_requested()) throw Stopped{};
-  const laptop::Mean mean = laptop::mean(measure());
+  std::vector<double> losses = measure();
   ++measured_;
-  task_.journal.add(key, Json::array({mean.value, mean.error}));
-  return mean;
+  task_.journal.add(key, losses);
+  return losses;
 }
 
-laptop::Mean PlanLosses::of(const std::vector<int>& removed, const std::string& layout, Samples samples) {
-  const std::string key = fmt::format("joint {} {} {}", samples == Samples::heldout ? "heldout" : "scored",
+std::vector<double> PlanLosses::of(const std::vector<int>& removed, const std::string& layout,
+                                   Samples samples) {
+  const std::string key = fmt::format("losses {} {} {}", samples == Samples::heldout ? "heldout" : "scored",
                                       wiring(layout), fmt::join(removed, ","));
   return once(key, [&] {
     const std::unique_ptr<Model> other = wired_anew(task_, candidates_, removed, layout);
@@ -62,8 +74,30 @@ laptop::Mean PlanLosses::of(const std::vector<int>& removed, const std::string& 
   });
 }
 
-laptop::Mean PlanLosses::of(const Model& other, const std::string& key) {
-  return once("joint heldout " + key, [&] { return joint(Samples::heldout).of(other); });
+laptop::Mean PlanLosses::mean(const std::vector<double>& losses, laptop::Criterion by,
+                              Samples samples) const {
+  std::vector<double> times =
+      task_.times(samples == Samples::heldout ? task_.data.heldout : task_.data.scoring);
+  times.resize(losses.size());
+  return laptop::mean(laptop::weighed(by, losses, times, task_.subject.schedule));
+}
+
+double PlanLosses::scored(const std::vector<int>& removed, const std::string& layout, laptop::Criterion by) {
+  return mean(of(removed, layout, Samples::scored), by, Samples::scored).value;
+}
+
+void PlanLosses::fill(PlanRow& row, const std::vector<double>& losses) const {
+  const laptop::Mean output = mean(losses, laptop::Criterion::output, Samples::heldout);
+  row.joint = output.value, row.error = output.error;
+  row.clean = mean(losses, laptop::Criterion::clean, Samples::heldout).value;
+}
+
+void PlanLosses::measure(PlanRow& row) {
+  fill(row, of(row.removed, row.layout, Samples::heldout));
+}
+
+void PlanLosses::measure(PlanRow& row, const Model& other, const std::string& key) {
+  fill(row, once("losses heldout " + key, [&] { return joint(Samples::heldout).of(other); }));
 }
 
 PlanRow row_of(const UnetTask& task, const UnetFound& found, std::string name, std::vector<int> removed,

@@ -31,6 +31,18 @@ std::string samples_text(const UnetRun& run) {
                      run.data.scoring.source, run.subject.height, run.subject.width);
 }
 
+// Where the output loss, a mean over all times, may not see what settles a layout.
+std::string warning_of(const UnetRun& run) {
+  if (laptop::loss_of_plans(run.found.criterion) != laptop::Criterion::output) return {};
+  const auto other = std::ranges::find(run.found.others, kByClean, &PlanRow::name);
+  const double own = run.found.chosen.clean;
+  if (other == run.found.others.end() || !(other->clean < own / 2)) return {};
+  return fmt::format(
+      " The clean picture changes {:.1f} times as much as by a plan of the same budgets that was judged by "
+      "it: try --criterion clean, and look at pictures of both.",
+      own / other->clean);
+}
+
 report::Verdict verdict_of(const UnetRun& run) {
   using Better = report::Figure::Better;
   const UnetFound& found = run.found;
@@ -45,6 +57,7 @@ report::Verdict verdict_of(const UnetRun& run) {
   if (found.pass && found.pass->missed > 0)
     verdict.sentence += fmt::format(" The budget of {} of the time is missed by {:.1f} points.",
                                     run.options.ms, 100 * found.pass->missed);
+  verdict.sentence += warning_of(run);
   const auto figure = [&](std::string name, size_t axis, double unit, report::Format format,
                           std::string measured) {
     verdict.figures.push_back({.name = std::move(name),
@@ -210,6 +223,7 @@ report::Table plans_table(const UnetRun& run) {
                                   {.name = "superposed"},
                                   {.name = "measured loss"},
                                   {.name = "plus or minus"},
+                                  {.name = "clean picture"},
                                   {.name = "last latents"},
                                   {.name = "stock config", .kind = Kind::prose}},
                       .rows = {},
@@ -218,7 +232,7 @@ report::Table plans_table(const UnetRun& run) {
     table.rows.push_back(
         {.cells = {plan.name, static_cast<double>(plan.removed.size()), share_kept(run, plan.saved, 0),
                    share_kept(run, plan.saved, 1), share_kept(run, plan.saved, 2), plan.sum, plan.superposed,
-                   plan.joint, plan.error, plan.trajectory,
+                   plan.joint, plan.error, plan.clean, plan.trajectory,
                    plan.expressible ? plan.said : "no: " + plan.said},
          .mark = std::move(mark)});
   };
@@ -228,7 +242,8 @@ report::Table plans_table(const UnetRun& run) {
       "% is what stays. Sum: of the criterion's single values. Superposed: |sum of the single changes of the "
       "output|^2. "
       "Measured: mean squared change of the output by all of the plan, on {} samples that were not scored "
-      "on. Last "
+      "on. Clean picture: "
+      "the same, each sample weighed by what it changes in the clean picture that follows. Last "
       "latents: mean squared change after {} steps at equal seeds, {} picture{}. {} plans were measured.",
       run.data.heldout.samples(), run.options.trajectory_steps, run.options.trajectory,
       run.options.trajectory == 1 ? "" : "s", run.found.true_losses);

@@ -26,6 +26,8 @@ struct UnetTask {
             .width = subject.width,
             .text_tokens = data.scoring.batches[0].inputs.text.size(1)};
   }
+  // Of each sample, batch after batch.
+  std::vector<double> times(const laptop::Calibration& samples) const;
   // `best`: the least loss so far, where there is one.
   void tick(std::string phase, int64_t done, int64_t total, double best) const;
 };
@@ -58,19 +60,25 @@ std::vector<double> values_by(const UnetTask& task, const UnetFound& found, lapt
 // What plans do to the output, as they would be written; each is measured once.
 class PlanLosses {
  public:
-  enum class Samples { scored, heldout };
   PlanLosses(const UnetTask& task, std::vector<Site> candidates)
       : task_(task), candidates_(std::move(candidates)) {}
-  // The parts skipped, or what a stock config makes of what is left.
-  laptop::Mean of(const std::vector<int>& removed, const std::string& layout, Samples samples);
-  // Of held-out samples, by a model that is the plan carried out; `key` names the plan.
-  laptop::Mean of(const Model& other, const std::string& key);
+  // On samples that were scored on, by one of laptop::loss_of_plans: the parts skipped, or what a stock
+  // config makes of what is left.
+  double scored(const std::vector<int>& removed, const std::string& layout, laptop::Criterion by);
+  // Fills in the row's losses on held-out samples.
+  void measure(PlanRow& row);
+  // The same by a model that is the plan carried out; `key` names the plan.
+  void measure(PlanRow& row, const Model& other, const std::string& key);
   int64_t measured() const { return measured_; }
 
  private:
+  enum class Samples { scored, heldout };
+  std::vector<double> of(const std::vector<int>& removed, const std::string& layout, Samples samples);
   laptop::JointLoss& joint(Samples samples);
   template <class Measure>
-  laptop::Mean once(const std::string& key, const Measure& measure);
+  std::vector<double> once(const std::string& key, const Measure& measure);
+  laptop::Mean mean(const std::vector<double>& losses, laptop::Criterion by, Samples samples) const;
+  void fill(PlanRow& row, const std::vector<double>& losses) const;
 
   const UnetTask& task_;
   std::vector<Site> candidates_;

@@ -66,32 +66,26 @@ Plan plan_of(const Blueprint& blueprint, const Chosen& chosen, const ProposeOpti
 
 }  // namespace
 
-std::vector<Choice> priced(const Model& model, std::span<const Regional> edits,
-                           std::span<const Inputs> samples, const Watch& watch) {
+std::vector<std::vector<double>> changes_by(const Model& model, std::span<const Regional> edits,
+                                            std::span<const Inputs> samples, const Watch& watch) {
   if (samples.empty()) fail("windows are priced on samples, and there is none");
-  const Blueprint& blueprint = model.blueprint();
-  std::vector<Choice> choices;
-  std::vector<double> counts(edits.size(), 0);
-  for (const Regional& edit : edits)
-    choices.push_back({.site = blueprint.site(edit.site), .windows = edit.windows});
+  std::vector<std::vector<double>> changes(edits.size());
   const InferenceMode evaluating;
   double done = 0;
   for (const Inputs& inputs : samples) {
     const Tensor answer = model.run(inputs);
     for (size_t i = 0; i < edits.size(); ++i) {
       if (watch.stop.stop_requested()) throw Stopped{};
-      Preview preview(blueprint, {.edits = {edits[i]}});
-      const Tensor error = (model.run(inputs, preview) - answer).to(at::kDouble).square();
-      choices[i].loss += error.sum().item<double>();
-      counts[i] += static_cast<double>(error.numel());
+      Preview preview(model.blueprint(), {.edits = {edits[i]}});
+      const Tensor error = (model.run(inputs, preview) - answer).to(at::kDouble).square().flatten(1).mean(1);
+      for (int64_t s = 0; s < error.size(0); ++s) changes[i].push_back(error[s].item<double>());
       watch.report({.phase = "windows",
                     .done = ++done,
                     .total = static_cast<double>(samples.size() * edits.size()),
                     .detail = edits[i].site});
     }
   }
-  for (size_t i = 0; i < choices.size(); ++i) choices[i].loss /= counts[i];
-  return choices;
+  return changes;
 }
 
 Proposal propose(const Blueprint& blueprint, std::span<const Choice> choices,

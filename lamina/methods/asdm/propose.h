@@ -24,9 +24,10 @@ struct Choice {
   double milliseconds = 0;  // that a pass is shorter by, where it was measured; below zero: longer
 };
 
-// What windows at each place do to the answers, a mean over the samples and their numbers.
-std::vector<Choice> priced(const Model& model, std::span<const Regional> edits,
-                           std::span<const Inputs> samples, const Watch& watch = {});
+// What windows at each place do to the answers: (eps' - eps)^2, a mean over the elements; [edit][sample].
+// Throws Error where there is no sample.
+std::vector<std::vector<double>> changes_by(const Model& model, std::span<const Regional> edits,
+                                            std::span<const Inputs> samples, const Watch& watch = {});
 
 struct ProposeOptions {
   double keep = 0.78;  // share of the cost that may stay

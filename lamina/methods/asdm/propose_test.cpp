@@ -6,8 +6,8 @@
 #include <array>
 #include <cmath>
 
+#include "lamina/eval/step_times.h"
 #include "lamina/methods/asdm/asdm_test.h"
-#include "lamina/methods/asdm/propose_times.h"
 
 namespace lamina::asdm {
 namespace {
@@ -89,15 +89,17 @@ TEST_F(Proposing, NothingIsDoneThatTheBudgetHoldsWithout) {
 }
 
 TEST_F(Proposing, WindowsArePricedByWhatTheyChange) {
-  const std::vector<Inputs> samples = {inputs_for(four_stages(), 2, 3)};
+  const std::vector<Inputs> samples = {inputs_for(four_stages(), 2, 3), inputs_for(four_stages(), 1, 4)};
   const std::vector<Regional> edits = {
       {.site = "down_blocks.0.attentions.0", .windows = {.window = 4, .pool = 2}},
       {.site = "down_blocks.0.attentions.1", .windows = {.window = 8, .pool = 2}}};
-  const std::vector<Choice> prices = priced(*whole_.model, edits, samples);
+  const std::vector<std::vector<double>> changes = changes_by(*whole_.model, edits, samples);
+  ASSERT_EQ(changes[0].size(), 3u);
   const Tensor moved =
       answer(edited(whole_.opened, {.edits = {edits[0]}}), samples[0]) - answer(whole_.opened, samples[0]);
-  EXPECT_EQ(prices[0].loss, moved.square().sum().item<double>() / static_cast<double>(moved.numel()));
-  EXPECT_EQ(prices[1].loss, 0);  // one window is the whole map
+  EXPECT_DOUBLE_EQ(changes[0][1], moved[1].square().mean().item<double>());
+  EXPECT_GT(changes[0][2], 0);
+  EXPECT_THAT(changes[1], testing::Each(0));  // one window is the whole map
 }
 
 // A clock by which half of what the sum says is saved.
@@ -157,11 +159,16 @@ TEST_F(Proposing, MillisecondsAreMeasuredByTurns) {
   const std::vector<Regional> edits = {
       {.site = "up_blocks.3.attentions.1", .windows = {.window = 4, .pool = 2}},
       {.site = "down_blocks.0.attentions.0", .windows = {.window = 4, .pool = 2}}};
-  const std::vector<double> saved = milliseconds_saved(*whole_.model, edits, inputs, 3);
+  std::vector<Preview> previews;
+  for (const Regional& edit : edits) previews.emplace_back(blueprint(), Plan{.edits = {edit}});
+  std::vector<StepChange> changes;
+  for (size_t i = 0; i < edits.size(); ++i)
+    changes.push_back({.site = blueprint().site(edits[i].site), .tap = &previews[i]});
+  const std::vector<double> saved = milliseconds_saved(*whole_.model, changes, inputs, 3, "");
   ASSERT_EQ(saved.size(), 2u);
   for (double ms : saved) EXPECT_TRUE(std::isfinite(ms));
   const std::array<const Model*, 2> models = {whole_.model.get(), whole_.model.get()};
-  const Turns turns = passes_by_turns(models, inputs, 3);
+  const PassTurns turns = passes_by_turns(models, inputs, 3);
   EXPECT_EQ(turns.shares[0], 1);
   EXPECT_GT(turns.shares[1], 0);
   EXPECT_GT(turns.milliseconds[1], 0);

@@ -37,20 +37,6 @@ Inputs copied(const Inputs& inputs) {
   return copy;
 }
 
-// Means of the output losses, each sample weighed by its time.
-std::vector<double> weighted_means(const Scores& scores, const std::function<double(double)>& weight) {
-  std::vector<double> values;
-  for (const std::vector<double>& row : scores.all.output) {
-    double sum = 0, weights = 0;
-    for (size_t s = 0; s < row.size(); ++s) {
-      const double w = weight(scores.all.times[s]);
-      sum += w * row[s], weights += w;
-    }
-    values.push_back(sum / weights);
-  }
-  return values;
-}
-
 // |x0' - x0|^2 for each |said' - said|^2 at this time.
 double clean_share(const NoiseSchedule& schedule, double time) {
   const double bar = schedule.alpha_bar.at(static_cast<size_t>(time));
@@ -88,9 +74,36 @@ bool reads_scores(Criterion criterion) {
          criterion != Criterion::score && criterion != Criterion::random;
 }
 
-bool ranked_by_output(Criterion criterion) {
-  return criterion != Criterion::clean && criterion != Criterion::time_weighted &&
-         criterion != Criterion::score;
+std::vector<double> weighed(Criterion criterion, std::span<const double> losses,
+                            std::span<const double> times, const NoiseSchedule& schedule) {
+  const auto weight = [&](double time) {
+    switch (criterion) {
+      case Criterion::time_weighted:
+        return (time + 1) / static_cast<double>(schedule.steps());
+      case Criterion::clean:
+        return clean_share(schedule, time);
+      default:
+        return 1.0;
+    }
+  };
+  double sum = 0;
+  for (double time : times) sum += weight(time);
+  const double mean = sum / static_cast<double>(times.size());
+  std::vector<double> values;
+  for (size_t s = 0; s < losses.size(); ++s) values.push_back(losses[s] * weight(times[s]) / mean);
+  return values;
+}
+
+std::optional<Criterion> loss_of_plans(Criterion criterion) {
+  switch (criterion) {
+    case Criterion::time_weighted:
+    case Criterion::clean:
+      return criterion;
+    case Criterion::score:
+      return std::nullopt;
+    default:
+      return Criterion::output;
+  }
 }
 
 std::vector<double> values_of(const Scores& scores, Criterion criterion, const NoiseSchedule& schedule) {
@@ -107,12 +120,13 @@ std::vector<double> values_of(const Scores& scores, Criterion criterion, const N
       return plain_means(scores.all.guided);
     case Criterion::influence:
       return plain_means(scores.all.influence);
-    case Criterion::time_weighted: {
-      const auto steps = static_cast<double>(schedule.steps());
-      return weighted_means(scores, [&](double time) { return (time + 1) / steps; });
+    case Criterion::time_weighted:
+    case Criterion::clean: {
+      BatchScores::PerSample values;
+      for (const std::vector<double>& row : scores.all.output)
+        values.push_back(weighed(criterion, row, scores.all.times, schedule));
+      return plain_means(values);
     }
-    case Criterion::clean:
-      return weighted_means(scores, [&](double time) { return clean_share(schedule, time); });
     case Criterion::magnitude:
     case Criterion::taylor:
     case Criterion::score:

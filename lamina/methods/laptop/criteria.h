@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,8 +38,13 @@ bool reads_scores(Criterion criterion);
 // Of criteria that read scores. Throws Error where the calibration did not have what it takes (targets,
 // unguided inputs).
 std::vector<double> values_of(const Scores& scores, Criterion criterion, const NoiseSchedule& schedule);
-// Whether plans are to be ranked again by the output loss: not where the criterion is to see something else.
-bool ranked_by_output(Criterion criterion);
+// Output losses of samples at `times`, weighed so that their mean is the loss that the criterion says:
+// output, time_weighted or clean.
+std::vector<double> weighed(Criterion criterion, std::span<const double> losses,
+                            std::span<const double> times, const NoiseSchedule& schedule);
+// By which of those plans are ranked again: the criterion itself where it is one, nothing where it is to see
+// something else (score), else output.
+std::optional<Criterion> loss_of_plans(Criterion criterion);
 
 std::vector<double> magnitudes(const Checkpoint& checkpoint, const Blueprint& blueprint,
                                std::span<const Site> candidates);

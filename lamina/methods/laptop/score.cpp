@@ -1,12 +1,12 @@
 #include "lamina/methods/laptop/score.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "lamina/base/error.h"
+#include "lamina/eval/step_times.h"
 
 namespace lamina::laptop {
 
@@ -389,43 +389,16 @@ double JointLoss::mean_of(std::span<const Site> removed) const {
 
 Times measured_times(const Model& model, std::span<const Site> candidates, const Inputs& inputs, int repeats,
                      const Watch& watch) {
-  using Clock = std::chrono::steady_clock;
-  const InferenceMode evaluating;
-  Tap none;
-  const auto milliseconds = [](Clock::time_point from) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - from).count();
-  };
-  const auto median = [](std::vector<double> values) {
-    std::ranges::sort(values);
-    return values[values.size() / 2];
-  };
-  // Once to have the weights in memory.
-  model.run(inputs, none);
-  std::vector<double> whole;
-  for (int k = 0; k < repeats; ++k) {
-    const auto from = Clock::now();
-    model.run(inputs, none);
-    whole.push_back(milliseconds(from));
-  }
-  Times times{.saved = {}, .whole = median(whole)};
-  Stream stream = model.begin(inputs);
-  int at = 0;
+  std::vector<Skip> skips;
   for (Site site : candidates) {
-    if (watch.stop.stop_requested()) throw Stopped{};
-    for (; at < site.index; ++at) model.step(stream, {at}, none);
-    Skip skip(model.blueprint());
-    skip.add(site);
-    std::vector<double> with, without;
-    for (int k = 0; k <= repeats; ++k) {
-      for (Tap* tap : {static_cast<Tap*>(&none), static_cast<Tap*>(&skip)}) {
-        Stream copy = stream;
-        const auto from = Clock::now();
-        model.step(copy, site, *tap);
-        if (k > 0) (tap == &none ? with : without).push_back(milliseconds(from));  // the first warms up
-      }
-    }
-    times.saved.push_back(std::max(0.0, median(with) - median(without)));
+    skips.emplace_back(model.blueprint());
+    skips.back().add(site);
   }
+  std::vector<StepChange> changes;
+  for (size_t i = 0; i < candidates.size(); ++i) changes.push_back({.site = candidates[i], .tap = &skips[i]});
+  Times times{.saved = milliseconds_saved(model, changes, inputs, repeats, "milliseconds of parts", watch),
+              .whole = milliseconds_by_steps(model, inputs, repeats, watch)};
+  for (double& saved : times.saved) saved = std::max(0.0, saved);
   return times;
 }
 
