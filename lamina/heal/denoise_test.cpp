@@ -373,13 +373,43 @@ std::map<std::string, double> terms_of(const Teaching& teaching, const Student& 
   return terms;
 }
 
+std::vector<std::string> tapped(const Opened& student, const Opened& teacher) {
+  const auto ours = build_model(student, {.dtype = at::kDouble}),
+             theirs = build_model(teacher, {.dtype = at::kDouble});
+  std::vector<std::string> names;
+  for (const FeatureTap& tap : feature_taps(*ours, *theirs, Noise().at(0, 1).inputs))
+    names.push_back(tap.name);
+  return names;
+}
+
 TEST(Teaching, TapsBeginWhereTheStudentLacksAPart) {
   Lesson lesson;
-  const auto student = build_model(cut(lesson.whole, kGone), {.dtype = at::kDouble});
-  std::vector<std::string> names;
-  for (const FeatureTap& tap : feature_taps(*student, *lesson.teacher, lesson.data.at(0, 1).inputs))
-    names.push_back(tap.name);
-  EXPECT_THAT(names, testing::ElementsAre("down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"));
+  EXPECT_THAT(tapped(cut(lesson.whole, kGone), lesson.whole),
+              testing::ElementsAre("down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"));
+}
+
+// Stages are in no order of what was done to them: a window far in front of the first cut changes all maps
+// between the two.
+TEST(Teaching, TapsBeginWhereAPartDoesAnotherThing) {
+  Lesson lesson;
+  const auto all =
+      testing::ElementsAre("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1");
+  const auto with = [&](Edit edit) {
+    Plan plan = tiny::cuts({"up_blocks.1.resnets.2"});
+    plan.edits.push_back(std::move(edit));
+    return tiny::edited(lesson.whole, plan);
+  };
+  EXPECT_THAT(tapped(with(Cut{"mid_block.resnets.1", std::nullopt}), lesson.whole),
+              testing::ElementsAre("mid_block", "up_blocks.0", "up_blocks.1"));
+  const Opened windows =
+      with(Regional{.site = "down_blocks.0.attentions.1", .windows = {.window = 4, .pool = 2}});
+  EXPECT_THAT(tapped(windows, lesson.whole), all);
+  const Opened kernels = with(Inherit{
+      .site = "down_blocks.0.resnets.1", .conv = "conv2", .donors = {"down_blocks.0.resnets.0.conv2"}});
+  EXPECT_THAT(tapped(kernels, lesson.whole), all);
+  // Of a teacher that has them and a student that has not, as well.
+  EXPECT_THAT(tapped(cut(windows, {"up_blocks.1.resnets.1"}), windows), testing::ElementsAre("up_blocks.1"));
+  EXPECT_THAT(tapped(with(Cut{"up_blocks.1.resnets.1", std::nullopt}), windows), all);
 }
 
 TEST(Teaching, TheTeacherItselfHasNothingToLearn) {

@@ -88,12 +88,15 @@ int counterpart(const Blueprint& student, const Blueprint& teacher, const std::s
   return it == student.stages.end() ? -1 : static_cast<int>(it - student.stages.begin());
 }
 
-// The stage of the first part that the teacher has and the student has not; 0: it lacks none.
-int first_lacking(const Blueprint& student, const Blueprint& teacher) {
+// The stage of the first part that does another thing in the student than in the teacher: it is gone, or
+// looks through other windows, or mixes other kernels; 0: there is none.
+int first_other(const Blueprint& student, const Blueprint& teacher) {
   for (const Part& part : teacher.parts) {
     if (!part.present) continue;
     const auto here = student.find(part.path);
-    if (!here || !student.part(*here).present) return part.block;
+    if (!here) return part.block;
+    const Part& own = student.part(*here);
+    if (!own.present || own.windows != part.windows || own.experts != part.experts) return part.block;
   }
   return 0;
 }
@@ -157,7 +160,7 @@ std::vector<FeatureTap> feature_taps(const Model& student, const Model& teacher,
   const Blueprint &ours = student.blueprint(), &theirs = teacher.blueprint();
   const Shapes here = shapes_of(student, probe), there = shapes_of(teacher, probe);
   std::vector<FeatureTap> taps;
-  for (int stage = first_lacking(ours, theirs); stage < static_cast<int>(theirs.stages.size()); ++stage) {
+  for (int stage = first_other(ours, theirs); stage < static_cast<int>(theirs.stages.size()); ++stage) {
     const std::string& name = theirs.stages[static_cast<size_t>(stage)];
     const int own = counterpart(ours, theirs, name);
     if (own < 0) continue;

@@ -60,8 +60,8 @@ struct FeatureTap {
   Place student, teacher;
 };
 // Stages of the same name, up stages counted from the end; of a stage that ends in another shape its last
-// part, where that fits. Stages in front of the first part that the student lacks say the same in both, and
-// are left out. `probe` is run through both.
+// part, where that fits. Stages in front of the first part that the student lacks, or that has other windows
+// or inherited kernels there, say the same in both, and are left out. `probe` is run through both.
 std::vector<FeatureTap> feature_taps(const Model& student, const Model& teacher, const Inputs& probe);
 
 // The mean squared difference of what two denoisers say.
