@@ -14,10 +14,11 @@ int run_lora_remap(int argc, char** argv) {
   CLI::App app(
       "Carry a LoRA of a U-Net over to the same U-Net after a cut: modules are renamed as the cut renamed "
       "them, what is gone is dropped.\n\nExample: lamina lora-remap style.safetensors plan.json --model "
-      "PIPELINE -o style-cut.safetensors",
+      "PIPELINE -o style-cut.safetensors\n"
+      "How what is left is wired stands in the plan (\"wiring\"); a plan by hand does not say it.",
       "lora-remap");
   fs::path lora, plan_path, model, out;
-  std::string form = "compact";
+  std::string form = "compact", wiring;
   bool as_json = false;
   app.add_option("LORA", lora, "a .safetensors file")->required();
   app.add_option("PLAN", plan_path, "plan.json of the cut")->required();
@@ -25,12 +26,15 @@ int run_lora_remap(int argc, char** argv) {
   app.add_option("-o,--output", out, "file to write")->required();
   app.add_option("--form", form, "what the cut model was written as")
       ->check(CLI::IsMember({"compact", "proof", "extended"}));
+  app.add_option("--wiring", wiring, "in place of the plan's: exact, or stock, as apply was told")
+      ->check(CLI::IsMember({"exact", "stock"}));
   app.add_flag("--json", as_json, "one object on stdout");
   parse(app, argc, argv);
 
   const Found found = find_model(model);
-  const Plan plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
+  Plan plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
   check_plan(plan, found.opened.blueprint);
+  if (!wiring.empty()) plan.provenance["wiring"] = wiring;
   if (fs::exists(out) && fs::equivalent(out, lora))
     fail("{}: is the LoRA that is read; name another file to write", out.string());
   const LoraReport report = remap_lora(lora, found.opened, plan, parse_forms(form)[0].form, out);

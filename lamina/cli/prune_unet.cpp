@@ -231,6 +231,9 @@ int run_prune_unet(int argc, char** argv) {
                          {"method", options_to_json(options)},
                          {"model", {{"name", subject.name()}, {"sha256", hash}}},
                          {"calibration", {{"name", samples.scoring.source}, {"samples", options.samples}}}};
+  // With it apply and lora-remap make of the plan what is written here.
+  if (const auto layout = layout_from_name(options.layout))
+    run.plan.provenance["wiring"] = layout->wiring == unet::Wiring::exact ? "exact" : "stock";
   const std::string plan = to_json(run.plan).dump(2) + "\n";
   if (!plan_only) {
     const Checkpoint cut = cut_checkpoint(subject, options, found, run.plan);

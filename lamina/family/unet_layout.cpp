@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -320,6 +321,20 @@ std::string instead(const Json& config, const Blueprint& blueprint, const std::v
   }
 }
 
+// The same numbers, and of transformers that only fill a place those that they had, but for what writes: so
+// training has a gradient there, where zeroes alone would have none. Nothing where parts that go carry what
+// no stock config says.
+std::optional<Checkpoint> with_fillers(const Checkpoint& checkpoint, const Blueprint& blueprint,
+                                       const Plan& plan) {
+  Plan cuts, beside;
+  for (const Edit& edit : plan.edits)
+    (std::holds_alternative<Cut>(edit) ? cuts : beside).edits.push_back(edit);
+  const Checkpoint kept = apply(checkpoint, blueprint, beside);
+  const Expressed expressed = express(kept.config, unet::blueprint(kept.config, checkpoint.what()),
+                                      removed_sites(cuts, blueprint), {.wiring = wiring_of(plan)});
+  return expressed.possible ? std::optional(compacted(kept, expressed)) : std::nullopt;
+}
+
 }  // namespace
 
 Wiring wiring_of(const Plan& plan) {
@@ -335,7 +350,7 @@ Compact compact(const Checkpoint& checkpoint, const Blueprint& blueprint, const 
   const Blueprint left = unet::blueprint(cut.config, checkpoint.what());
   const Expressed expressed = express(cut.config, left, {}, {.wiring = wiring});
   if (expressed.possible)
-    return {.checkpoint = compacted(cut, expressed),
+    return {.checkpoint = with_fillers(checkpoint, blueprint, plan).value_or(compacted(cut, expressed)),
             .note = expressed.exact
                         ? "diffusers and what else opens the original"
                         : "diffusers and what else opens the original; what is left is wired anew",
