@@ -123,10 +123,10 @@ Tensor plain(const Tensor& q, const Tensor& k, const Tensor& v, int64_t heads) {
 Tensor attend_regional(const Tensor& q, const Tensor& k, const Tensor& v, int64_t heads, int64_t height,
                        int64_t width, const RegionalOptions& options) {
   const bool cells_seen = options.pool > 0;
-  const bool all_in_one = height <= options.window && width <= options.window;
   // Then every cell is of the own window.
-  if (all_in_one && (!cells_seen || (options.mask_own && !options.gate.defined())))
-    return plain(q, k, v, heads);
+  const bool all_in_one = height <= options.window && width <= options.window;
+  const bool cells_count = cells_seen && !(all_in_one && options.mask_own);
+  if (all_in_one && !cells_count && options.short_way) return plain(q, k, v, heads);
   const int64_t batch = q.size(0), d = q.size(2) / heads;
   const Cutter cutter{heads, height, width, options.window};
   const Tensor queries = cutter.cut(q), keys = cutter.cut(k), values = cutter.cut(v);
@@ -153,7 +153,7 @@ Tensor attend_regional(const Tensor& q, const Tensor& k, const Tensor& v, int64_
   if (options.gate.defined()) {
     if (inside) inside = spread(*inside, batch, queries);
     const Tensor near = looked(queries, keys, values, inside);
-    if (all_in_one && options.mask_own) return cutter.joined(near, batch);  // no cell is left to look at
+    if (!cells_count) return cutter.joined(near, batch);
     const Tensor far = looked(queries, far_keys, far_values, spread(outside, batch, queries));
     const Tensor share = options.gate.to(q.scalar_type()).sigmoid().view({1, heads, 1, 1});
     return cutter.joined(near + share * (far - near), batch);

@@ -20,6 +20,9 @@ struct RegionalOptions {
   // [heads]: two softmaxes, of the window's tokens and of the cells, are mixed by sigmoid(gate), which is the
   // cells' share. Undefined: one softmax over both.
   Tensor gate = {};
+  // A map of one window without a cell to look at goes the way of full attention, to its bits; false: the way
+  // of windows all the same, to the same numbers up to rounding.
+  bool short_way = true;
 };
 
 // Of queries, keys and values [batch, height * width, heads * d]; gives the same shape. Where the map is not

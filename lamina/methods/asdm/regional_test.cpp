@@ -82,16 +82,42 @@ Tensor by_hand(const Map& map, const Tensor& q, const Tensor& k, const Tensor& v
 TEST(Regional, OneWindowOverTheWholeMapIsFullAttentionToTheBit) {
   const Map map;
   const Tensor q = map.random(1), k = map.random(2), v = map.random(3);
+  const Tensor gate = random_normal({2}, 4).to(at::kDouble);
   for (const RegionalOptions& options :
-       {RegionalOptions{.window = 12, .pool = 0}, RegionalOptions{.window = 16, .pool = 4}})
+       {RegionalOptions{.window = 12, .pool = 0}, RegionalOptions{.window = 16, .pool = 4},
+        RegionalOptions{.window = 12, .pool = 4, .gate = gate}})
     EXPECT_TRUE(at::equal(map.regional(q, k, v, options), map.full(q, k, v)));
-  // The window is larger than one side alone: no short way is taken.
+}
+
+// By windows, without the short way: what is cut, padded, masked and joined comes to the same.
+TEST(Regional, TheWayOfWindowsComesToFullAttentionWhereThereIsOneWindow) {
+  for (const Map& map : {Map{.height = 8, .width = 8, .batch = 1}, Map{.height = 11, .width = 5}}) {
+    const Tensor q = map.random(1), k = map.random(2), v = map.random(3), full = map.full(q, k, v);
+    const Tensor gate = random_normal({2}, 4).to(at::kDouble);
+    for (const int64_t window : {8, 12}) {
+      if (window < map.height || window < map.width) continue;
+      const auto apart = [&](RegionalOptions options) {
+        options.window = window;
+        options.short_way = false;
+        const Tensor y = map.regional(q, k, v, options);
+        EXPECT_LT(tiny::greatest_difference(y, by_hand(map, q, k, v, options)), 1e-12);
+        return tiny::greatest_difference(y, full);
+      };
+      EXPECT_LT(apart({.pool = 0}), 1e-12) << map.height << " x " << map.width << ", " << window;
+      // All cells are of the own window: masked they are not seen, and else all tokens are seen twice.
+      EXPECT_LT(apart({.pool = 4}), 1e-12) << map.height << " x " << map.width << ", " << window;
+      EXPECT_LT(apart({.pool = 4, .log_count = false}), 1e-12);
+      EXPECT_LT(apart({.pool = 4, .gate = gate}), 1e-12);
+      EXPECT_GT(apart({.pool = 4, .mask_own = false}), 1e-3);
+      EXPECT_GT(apart({.pool = 2, .mask_own = false}), 1e-3);
+    }
+  }
   const Map square{.height = 8, .width = 8};
-  const Tensor a = square.random(4), b = square.random(5), c = square.random(6);
+  const Tensor q = square.random(4), k = square.random(5), v = square.random(6);
   const Tensor gate = at::full({2}, -1000.0, at::kDouble);  // cells have no share
   EXPECT_LT(tiny::greatest_difference(
-                square.regional(a, b, c, {.window = 8, .pool = 4, .mask_own = false, .gate = gate}),
-                square.full(a, b, c)),
+                square.regional(q, k, v, {.window = 8, .pool = 4, .mask_own = false, .gate = gate}),
+                square.full(q, k, v)),
             1e-12);
 }
 

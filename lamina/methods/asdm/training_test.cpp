@@ -57,11 +57,47 @@ TEST_F(Incubating, StagesAreThoseOfThePlanInTheOrderOfTheWalk) {
   EXPECT_FALSE(of_stage("down_blocks.10.resnets.0.conv1.weight", "down_blocks.1"));
 }
 
-TEST_F(Incubating, AHybridWithAnUntouchedStageIsTheTeacherToTheBit) {
+// The maps behind the stages, in the order of the walk.
+std::vector<Tensor> maps_of(const Opened& opened, const Inputs& inputs) {
+  struct Maps : Tap {
+    void saw_stage(int /*stage*/, const Tensor& x) override { all.push_back(x.clone()); }
+    std::vector<Tensor> all;
+  } maps;
+  const InferenceMode evaluating;
+  build_model(opened, {.dtype = at::kDouble})->run(inputs, maps);
+  return maps.all;
+}
+
+TEST_F(Incubating, AHybridIsTheTeacherToTheBitOutsideItsStage) {
   const Inputs inputs = inputs_for(four_stages(), 2, 3);
-  const Opened hybrid =
-      edited(opened(), restricted(plan(), opened().blueprint, {"down_blocks.0", "up_blocks.3"}));
-  EXPECT_TRUE(at::equal(answer(hybrid, inputs), answer(opened(), inputs)));
+  Plan whole_plan = plan();
+  whole_plan.edits.emplace_back(
+      Regional{.site = "up_blocks.3.attentions.0", .windows = {.window = 4, .pool = 2}});
+  const std::vector<std::string>& stages = opened().blueprint.stages;
+  const std::vector<Tensor> taught = maps_of(opened(), inputs);
+  ASSERT_EQ(taught.size(), stages.size());
+  const std::vector<std::string> edited_stages = stages_of(whole_plan, opened().blueprint);
+  ASSERT_EQ(edited_stages.size(), 4u);
+  for (const std::string& stage : edited_stages) {
+    const Opened hybrid = edited(opened(), restricted(whole_plan, opened().blueprint, {stage}));
+    const auto at = static_cast<size_t>(std::ranges::find(stages, stage) - stages.begin());
+    const std::vector<Tensor> maps = maps_of(hybrid, inputs);
+    ASSERT_EQ(maps.size(), stages.size()) << stage;
+    for (size_t i = 0; i <= at; ++i)
+      EXPECT_EQ(at::equal(maps[i], taught[i]), i < at) << stage << " edited, map behind " << stages[i];
+    EXPECT_FALSE(at::equal(answer(hybrid, inputs), answer(opened(), inputs))) << stage;
+    bool same_tensors = true;
+    for (const Stored& stored : opened().checkpoint.tensors) {
+      const Stored* here = hybrid.checkpoint.find(stored.name);
+      const bool same = here && at::equal(load(*here, at::kDouble), load(stored, at::kDouble));
+      if (of_stage(stored.name, stage)) same_tensors = same_tensors && same;
+      if (!of_stage(stored.name, stage)) {
+        EXPECT_TRUE(same) << stage << " edited, " << stored.name;
+      }
+    }
+    // Windows change how a map is looked at, and no number; a cut takes some away.
+    EXPECT_EQ(same_tensors, stage == "up_blocks.3") << stage;
+  }
 }
 
 TEST_F(Incubating, OnlyTheStageLearnsAndTheWholeIsMadeOfThem) {
