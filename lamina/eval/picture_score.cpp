@@ -36,6 +36,13 @@ double psnr(const Tensor& a, const Tensor& b) {
   return 10 * std::log10(4 / mean_square_error(a, b));
 }
 
+std::vector<double> psnr_of_each(const Tensor& a, const Tensor& b) {
+  if (a.sizes() != b.sizes() || a.dim() < 1) fail("pictures of other shapes cannot be compared");
+  std::vector<double> each;
+  for (int64_t i = 0; i < a.size(0); ++i) each.push_back(psnr(a[i], b[i]));
+  return each;
+}
+
 double frechet_distance(const Tensor& a, const Tensor& b) {
   const InferenceMode guard;
   const Normal p = normal_of(a), q = normal_of(b);

@@ -19,6 +19,8 @@ void add(Rate& rate, bool right) {
 
 using Answers = std::vector<int64_t>;
 
+constexpr double kWithin95 = 1.959963984540054;  // deviations
+
 // How many of shape, colour and size of both things are as wanted, in order or turned round.
 int matches(const Answers& seen, const Answers& wanted, bool turned) {
   int same = 0;
@@ -66,7 +68,7 @@ std::vector<Tensor> by_question(const Tensor& logits) {
 
 std::pair<double, double> Rate::interval() const {
   if (asked == 0) return {0, 1};
-  constexpr double z = 1.959963984540054;
+  constexpr double z = kWithin95;
   const auto n = static_cast<double>(asked);
   const double p = share(), scale = 1 + z * z / n;
   const double middle = (p + z * z / (2 * n)) / scale;
@@ -123,6 +125,53 @@ SceneScore scene_score(const std::vector<std::vector<int64_t>>& answers,
   SceneScore score;
   for (size_t i = 0; i < said.size(); ++i) compare(score, answers[i], said[i]);
   return score;
+}
+
+Marks scene_marks(const std::vector<Answers>& answers, const std::vector<scene::Said>& said) {
+  if (answers.size() != said.size())
+    fail("there are answers on {} pictures, and {} captions", answers.size(), said.size());
+  Marks marks;
+  for (const auto& [name, rate] : named_rates({})) marks.push_back({name, {}});
+  for (size_t i = 0; i < said.size(); ++i) {
+    SceneScore one;
+    compare(one, answers[i], said[i]);
+    const auto rates = named_rates(one);
+    for (size_t p = 0; p < rates.size(); ++p) {
+      const Rate& rate = rates[p].second;
+      marks[p].second += rate.asked == 0 ? '-' : rate.right == rate.asked ? '1' : '0';
+    }
+  }
+  return marks;
+}
+
+double PairedShares::difference() const {
+  return asked > 0 ? static_cast<double>(first_alone - second_alone) / static_cast<double>(asked) : 0;
+}
+
+std::pair<double, double> PairedShares::interval() const {
+  if (asked == 0) return {-1, 1};
+  const auto n = static_cast<double>(asked + 2);
+  const double first = static_cast<double>(first_alone + 1) / n,
+               second = static_cast<double>(second_alone + 1) / n, middle = first - second;
+  const double half = kWithin95 * std::sqrt((first + second - middle * middle) / n);
+  return {std::max(-1.0, middle - half), std::min(1.0, middle + half)};
+}
+
+PairedShares paired_shares(std::string_view first, std::string_view second) {
+  if (first.size() != second.size())
+    fail("marks of {} and of {} captions cannot be compared one by one", first.size(), second.size());
+  PairedShares shares;
+  for (size_t i = 0; i < first.size(); ++i) {
+    for (const char mark : {first[i], second[i]})
+      if (mark != '0' && mark != '1' && mark != '-')
+        fail("caption {}: the mark '{}' is none; 0, 1 and - are", i + 1, mark);
+    if ((first[i] == '-') != (second[i] == '-')) fail("caption {}: only one of the two was asked", i + 1);
+    if (first[i] == '-') continue;
+    ++shares.asked;
+    shares.first_alone += first[i] > second[i] ? 1 : 0;
+    shares.second_alone += first[i] < second[i] ? 1 : 0;
+  }
+  return shares;
 }
 
 Rate agreement(const std::vector<std::vector<int64_t>>& a, const std::vector<std::vector<int64_t>>& b) {

@@ -19,6 +19,12 @@ Json rates_json(const SceneScore& score) {
   return json;
 }
 
+Json json_of(const Marks& marks) {
+  Json json = Json::object();
+  for (const auto& [name, each] : marks) json[name] = each;
+  return json;
+}
+
 }  // namespace
 
 SceneTrial scene_trial(const scene::Options& options, int64_t first, int64_t count) {
@@ -80,7 +86,10 @@ SceneReport scene_report(const std::vector<NamedScorer>& scorers, const SceneTri
                               .drawn = scene_score(of_drawn.answers, trial.said),
                               .real = scene_score(of_real.answers, trial.said),
                               .distance = frechet_distance(of_drawn.features, of_real.features),
-                              .floor = frechet_distance(of_again.features, of_real.features)});
+                              .floor = frechet_distance(of_again.features, of_real.features),
+                              .drawn_marks = scene_marks(of_drawn.answers, trial.said),
+                              .real_marks = scene_marks(of_real.answers, trial.said),
+                              .features = of_drawn.features});
     answers.push_back(of_drawn.answers);
   }
   if (answers.size() > 1) report.agreement = agreement(answers[0], answers[1]);
@@ -90,10 +99,12 @@ SceneReport scene_report(const std::vector<NamedScorer>& scorers, const SceneTri
 Json to_json(const SceneReport& report) {
   Json json = {{"pictures", report.pictures}, {"scorers", Json::object()}};
   for (const ScorerView& view : report.scorers)
-    json["scorers"][view.name] = {{"drawn", rates_json(view.drawn)},
-                                  {"real", rates_json(view.real)},
-                                  {"frechet_distance", view.distance},
-                                  {"frechet_floor", view.floor}};
+    json["scorers"][view.name] = {
+        {"drawn", rates_json(view.drawn)},
+        {"real", rates_json(view.real)},
+        {"frechet_distance", view.distance},
+        {"frechet_floor", view.floor},
+        {"marks", {{"drawn", json_of(view.drawn_marks)}, {"real", json_of(view.real_marks)}}}};
   if (report.agreement.asked > 0) json["agreement"] = report.agreement.share();
   return json;
 }

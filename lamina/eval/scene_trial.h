@@ -41,6 +41,8 @@ struct ScorerView {
   SceneScore drawn, real;
   // Frechet's, of what is drawn to the real pictures, and of the second real ones to the first.
   double distance = 0, floor = 0;
+  Marks drawn_marks = {}, real_marks = {};
+  Tensor features = {};  // of what is drawn, as scorer_pass has them
 };
 struct SceneReport {
   int64_t pictures = 0;
