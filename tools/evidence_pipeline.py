@@ -45,6 +45,13 @@ def with_interval(scorers):
     return f"{both(scorers)} ({100 * scorers[0]['all'][1]:.1f}-{100 * scorers[0]['all'][2]:.1f})"
 
 
+def rank_correlation(a, b):
+    """Spearman's; of ties the mean rank."""
+    def ranks(values):
+        return [statistics.mean(i for i, other in enumerate(sorted(values)) if other == value) for value in values]
+    return statistics.correlation(ranks(a), ranks(b))
+
+
 def figures(report):
     return {f["name"]: {"before": f["before"], "after": f["after"]} for f in report["verdict"]["figures"]}
 

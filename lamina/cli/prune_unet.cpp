@@ -66,6 +66,9 @@ void check_asdm(const UnetOptions& options) {
 
 void check_options(const UnetOptions& options) {
   if (options.method == "asdm") check_asdm(options);
+  if (options.method == "bk-sdm" && !(options.params + options.macs + options.ms).empty())
+    fail("--method bk-sdm: cuts what --cut names, {}, and no budget changes that; laptop holds budgets",
+         options.cut);
   const auto one_of = [](std::string_view flag, const std::string& value,
                          const std::vector<std::string>& known) {
     if (std::ranges::find(known, value) != known.end()) return;
@@ -79,12 +82,18 @@ void check_options(const UnetOptions& options) {
   layout_from_name(options.layout);
 }
 
-// Says, when a run ends early, that nothing of its work is lost.
-struct KeptNotice {
-  bool work = false;
-  ~KeptNotice() {
-    if (work)
-      std::fputs("lamina: the work so far is kept; the same command with --resume goes on from it\n", stderr);
+// When a run ends early: keeps what it measured or drew, and says so.
+struct KeptWork {
+  StagedFolder& folder;
+  const UnetJournal& journal;
+  bool done = false;
+
+  ~KeptWork() {
+    std::error_code error;
+    const auto files = std::distance(fs::directory_iterator(folder.path() / kWork, error), {});
+    if (done || (journal.pieces() == 0 && files <= 1)) return;
+    folder.keep();
+    std::fputs("lamina: the work so far is kept; the same command with --resume goes on from it\n", stderr);
   }
 };
 
@@ -201,7 +210,7 @@ int run_prune_unet(int argc, char** argv) {
       captions_file.empty() ? std::vector<std::string>{} : captions_from(captions_file);
   if (subject.painter && captions.empty() && options.pictures == "drawn")
     fail(
-        "--captions: a file with a caption a line is needed to draw samples; or --pictures scene, or a "
+        "--captions: a file with a caption a line is needed to draw samples; or --pictures scenes, or a "
         "folder of pictures");
 
   check_asked(subject, options);
@@ -214,8 +223,7 @@ int run_prune_unet(int argc, char** argv) {
   identity["version"] = version_text();
   fs::create_directories(folder.path() / kWork);
   UnetJournal journal(folder.path() / kWork / "journal.jsonl", identity, {.resume = resume});
-  KeptNotice kept{.work = true};
-  folder.keep();
+  KeptWork kept{.folder = folder, .journal = journal};
 
   const UnetData samples = make_data(subject, options, captions, folder.path() / kWork, watch);
   const UnetFound found = find_cut(subject, samples, options, journal, watch);
@@ -243,11 +251,12 @@ int run_prune_unet(int argc, char** argv) {
   }
   const report::Report report = report_of(run);
   write_file(folder.path() / "plan.json", plan);
+  write_file(folder.path() / "scores.csv", scores_csv(run));
   write_file(folder.path() / "report.html", report::to_html(report));
   write_file(folder.path() / "report.json", report::to_json(report).dump(2) + "\n");
   fs::remove_all(folder.path() / kWork);
   folder.commit();
-  kept.work = false;
+  kept.done = true;
   terminal.clear();
   print(json ? summary_json(run, report, folder.target()).dump(2) + "\n"
              : summary_text(run, report, folder.target()));

@@ -32,13 +32,16 @@ int run_prune_unet(int argc, char** argv);
 struct UnetOptions {
   std::string method = "laptop", criterion = {}, solver = "exact", layout = "any", cut = "bk-base";
   std::string params = {}, macs = {}, ms = {};
-  std::string pictures = "drawn", latent = {}, compare = "quick", scorer = {};
+  std::string pictures = "drawn", latent = {}, compare = "all", scorer = {};
   int64_t samples = 64, heldout = 16, batch = 1, draw_steps = 10, rows = 8, threads = 1, repeats = 5,
           seed = 0;
   int64_t rerank = 50, rerank_samples = 8, refine = 50, trajectory = 1, trajectory_steps = 10;
-  int64_t study = 0, subsets = 0, scored_pictures = 32;
+  int64_t study = 0, subsets = 0, scored_pictures = 32, random_plans = 4;
+  double cfg = 7.5;
   bool cuts = true, regional = true, experts = true;  // of asdm
   int64_t outer = 2, window = 16, cell = 4, regional_side = 64;
+
+  bool of_scenes() const { return pictures == "scenes" || pictures == "scene"; }
 
   // In the order of the help. The flag of a bool is --no-NAME, and the text says what that does.
   template <class V>
@@ -77,7 +80,7 @@ struct UnetOptions {
     visit(cell, "cell", "side of the cells that stand for the rest of the map; 0: none");
     visit(regional_side, "regional-side", "maps of so many tokens a side or more get windows");
     visit(pictures, "pictures",
-          "drawn (by the pipeline, for the captions), scene (painted here), or a folder of NAME.png and "
+          "drawn (by the pipeline, for the captions), scenes (painted here), or a folder of NAME.png and "
           "NAME.txt");
     visit(samples, "samples", "samples that parts are scored on");
     visit(heldout, "heldout", "samples that plans are measured on");
@@ -87,7 +90,10 @@ struct UnetOptions {
     visit(rows, "rows", "candidates in one batch; 1: bit for bit as full passes; 0: full passes");
     visit(threads, "threads", "0: all cores");
     visit(repeats, "repeats", "measurements of each part's time; of asdm, of the finished plan's as well");
-    visit(compare, "compare", "plans beside ours: none, quick, all");
+    visit(cfg, "cfg", "guidance of what is drawn, and of --criterion guided");
+    visit(compare, "compare", "plans beside ours: none, all");
+    visit(random_plans, "random-plans",
+          "random plans among them, of which the best and the median are shown");
     visit(trajectory, "trajectory", "pictures whose last latents are compared; 0: none");
     visit(trajectory_steps, "trajectory-steps", "steps of each");
     visit(study, "study",
@@ -231,5 +237,8 @@ struct UnetRun {
   uint64_t weight_bytes = 0;  // of the file that was written; 0: none was
 };
 report::Report report_of(const UnetRun& run);
+// A part a line: what it weighs and what it is worth by each criterion that was measured. Of one seed always
+// the same, so that no clock is in it.
+std::string scores_csv(const UnetRun& run);
 
 }  // namespace lamina::cli

@@ -15,8 +15,6 @@ using laptop::Choice;
 using laptop::Cover;
 using laptop::Criterion;
 
-constexpr int64_t kRandomPlans = 16;
-
 // Plans beside the chosen one, each with its loss on held-out samples.
 class Others {
  public:
@@ -34,6 +32,7 @@ class Others {
             laptop::removed(cover, *choice), options.layout);
     }
     if (options.layout != "any") add_any();
+    add_nearest();
     add_judged_otherwise();
     add_random();
     add_handcrafted();
@@ -59,6 +58,15 @@ class Others {
   // The price of the layout.
   void add_any() { add_exact("exact, any layout", free_cover(found_.values), "any"); }
 
+  // What a stock config could say instead, where it cannot say the chosen plan.
+  void add_nearest() {
+    if (found_.chosen.expressible || task_.options.layout != "any" || !found_.beside.empty()) return;
+    const unet::Near near = unet::nearest(task_.subject.opened().checkpoint.config, task_.subject.blueprint(),
+                                          laptop::sites_of(found_.candidates, found_.chosen.removed),
+                                          {.wiring = unet::Wiring::stock});
+    add("nearest with a stock config", indices_of(found_.candidates, near.removed), "stock");
+  }
+
   // By the error of the clean picture, or by the output where that is the criterion.
   void add_judged_otherwise() {
     const bool clean = found_.criterion == Criterion::clean;
@@ -70,7 +78,7 @@ class Others {
   }
 
   void add_random() {
-    const int64_t count = task_.options.compare == "all" ? kRandomPlans : kRandomPlans / 4;
+    const int64_t count = task_.options.random_plans;
     std::vector<PlanRow> plans;
     for (int64_t k = 0; k < count; ++k) {
       const auto seed = static_cast<uint64_t>(task_.options.seed + 100 + k);
@@ -135,6 +143,7 @@ Tensor last_latents(const UnetTask& task, std::span<const Site> candidates, cons
   return sample(
       denoiser, subject.scheduler, task.data.told, task.data.untold,
       {.steps = task.options.trajectory_steps,
+       .guidance = task.options.cfg,
        .noise = starting_noise(count, {subject.config.in_channels, subject.height, subject.width}, seed),
        .seed = seed,
        .watch = quiet});

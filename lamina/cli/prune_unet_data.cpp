@@ -159,6 +159,7 @@ Tensor drawn(const Subject& subject, const UnetOptions& options, const Condition
     quiet.tick = {};
     latents.push_back(sample(*denoiser, subject.scheduler, row(told, i), row(untold, i),
                              {.steps = options.draw_steps,
+                              .guidance = options.cfg,
                               .noise = starting_noise(1, at::IntArrayRef(sizes).slice(1), seed),
                               .seed = seed,
                               .watch = quiet})
@@ -221,7 +222,7 @@ UnetData make_data(const Subject& subject, const UnetOptions& options,
     const int64_t factor = subject.painter->autoencoder().factor(), height = factor * subject.height,
                   width = factor * subject.width;
     std::optional<Captioned> pictures;
-    if (options.pictures == "scene")
+    if (options.of_scenes())
       pictures = painted_scenes(subject, count, seed);
     else if (options.pictures != "drawn")
       pictures = pictures_in(options.pictures, count);
@@ -232,9 +233,9 @@ UnetData make_data(const Subject& subject, const UnetOptions& options,
     given.untold = subject.painter->unconditional(count, height, width);
     given.clean = pictures ? encoded(subject, pictures->pictures, watch)
                            : drawn(subject, options, given.told, *given.untold, kept, watch);
-    given.source = options.pictures == "scene" ? fmt::format("{} painted scenes with their captions", count)
-                   : pictures                  ? fmt::format("{} pictures with their captions", count)
-                              : fmt::format("{} latents that the pipeline drew for captions", count);
+    given.source = options.of_scenes() ? fmt::format("{} painted scenes with their captions", count)
+                   : pictures          ? fmt::format("{} pictures with their captions", count)
+                                       : fmt::format("{} latents that the pipeline drew for captions", count);
   }
   const auto part = [&](int64_t first, int64_t n, uint64_t own_seed) {
     const auto cut = [&](const Conditions& conditions) {

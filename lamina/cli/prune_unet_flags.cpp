@@ -21,6 +21,9 @@ class Flags {
   void operator()(int64_t& field, const char* name, const char* help) {
     app_.add_option(std::string("--") + name, field, help)->capture_default_str();
   }
+  void operator()(double& field, const char* name, const char* help) {
+    app_.add_option(std::string("--") + name, field, help)->capture_default_str();
+  }
   void operator()(bool& field, const char* name, const char* help) {
     app_.add_flag_callback(std::string("--no-") + name, [&field] { field = false; }, help);
   }
@@ -45,6 +48,8 @@ const std::map<std::string, std::pair<int64_t, int64_t>>& ranges() {
                                                                          {"--rows", {0, 4096}},
                                                                          {"--threads", {0, 1024}},
                                                                          {"--repeats", {1, 1000}},
+                                                                         {"--cfg", {0, 100}},
+                                                                         {"--random-plans", {0, 10000}},
                                                                          {"--trajectory", {0, 1000}},
                                                                          {"--trajectory-steps", {1, 1000}},
                                                                          {"--study", {0, 100000}},
@@ -76,7 +81,7 @@ void add_flags(CLI::App& app, UnetOptions& options) {
     if (const auto range = ranges().find(name); range != ranges().end())
       all[i]->check(CLI::Range(range->second.first, range->second.second));
   }
-  app.get_option("--compare")->check(CLI::IsMember({"none", "quick", "all"}));
+  app.get_option("--compare")->check(CLI::IsMember({"none", "all"}));
 }
 
 }  // namespace lamina::cli

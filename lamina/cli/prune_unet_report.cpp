@@ -337,4 +337,36 @@ report::Report report_of(const UnetRun& run) {
   return report;
 }
 
+std::string scores_csv(const UnetRun& run) {
+  const UnetFound& found = run.found;
+  const auto& all = found.scores.all;
+  std::vector<std::pair<std::string, std::vector<double>>> columns;
+  const auto means = [&](std::string name, const laptop::BatchScores::PerSample& values) {
+    if (values.empty()) return;
+    std::vector<double> column;
+    for (const laptop::Mean& mean : laptop::means(values)) column.push_back(mean.value);
+    columns.emplace_back(std::move(name), std::move(column));
+  };
+  means("output", all.output);
+  means("task", all.task);
+  means("guided", all.guided);
+  means("influence", all.influence);
+  columns.emplace_back("clean",
+                       laptop::values_of(found.scores, laptop::Criterion::clean, run.subject.schedule));
+  columns.emplace_back(fmt::format("criterion_{}", laptop::criterion_name(found.criterion)), found.values);
+  std::string csv = "part,parameters,macs,cut";
+  for (const auto& [name, column] : columns) csv += "," + name;
+  csv += "\n";
+  for (size_t i = 0; i < found.candidates.size(); ++i) {
+    const std::vector<int64_t> saved = found.prices.saved(std::span(&found.candidates[i], 1));
+    const bool gone =
+        std::ranges::find(found.chosen.removed, static_cast<int>(i)) != found.chosen.removed.end();
+    csv += fmt::format("{},{},{},{}", run.subject.blueprint().part(found.candidates[i]).path, saved[0],
+                       saved[1], gone ? 1 : 0);
+    for (const auto& [name, column] : columns) csv += fmt::format(",{:.9g}", column[i]);
+    csv += "\n";
+  }
+  return csv;
+}
+
 }  // namespace lamina::cli

@@ -55,6 +55,8 @@ std::optional<report::Section> study_section(const UnetRun& run) {
   return section.elements.empty() ? std::nullopt : std::optional(std::move(section));
 }
 
+constexpr double kSettled = 0.95;  // rank correlation of two halves of the samples
+
 report::Section limits_section(const UnetRun& run) {
   const PlanRow& chosen = run.found.chosen;
   std::vector<std::string> limits = {
@@ -76,6 +78,11 @@ report::Section limits_section(const UnetRun& run) {
                     "the parts; the "
                     "fastest takes {:.1f} % of the whole model's time, {:.1f} points too much.",
                     run.options.ms, pass->rounds.size(), 100 * pass->share, 100 * pass->missed));
+  if (const double settled = laptop::split_half(run.found.scores.all.output); settled < kSettled)
+    limits.push_back(
+        fmt::format("The ranks are not settled: by the even and by the odd samples they correlate at {:.3f} "
+                    "where {} is wanted; more --samples help.",
+                    settled, kSettled));
   if (chosen.sum > 0 && run.found.beside.empty())
     limits.push_back(
         fmt::format("The measured loss of the chosen plan is {:.2f} times the sum of its single losses; "

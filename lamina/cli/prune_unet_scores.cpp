@@ -32,7 +32,7 @@ Json measured_scores(const UnetTask& task, std::span<const Site> candidates, siz
   const std::clock_t processor = std::clock();
   const laptop::BatchScores scores =
       laptop::score(task.subject.model(), candidates, task.data.scoring.batches[batch],
-                    {.rows = task.options.rows}, inside);
+                    {.rows = task.options.rows, .guidance = task.options.cfg}, inside);
   const double spent = std::chrono::duration<double>(Clock::now() - from).count();
   const double worked = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
   return {{"scores", laptop::to_json(scores)}, {"seconds", spent}, {"processor", worked}};
@@ -49,7 +49,7 @@ std::vector<double> picture_drops(const UnetTask& task, std::span<const Site> ca
                                        0, options.scored_pictures);
   const auto sure = [&](std::span<const Site> removed) {
     Skipping denoiser(task.subject.model(), removed);
-    DrawScenes drawing{.steps = options.trajectory_steps};
+    DrawScenes drawing{.steps = options.trajectory_steps, .guidance = options.cfg};
     drawing.watch.stop = task.watch.stop;
     return scene_likelihood(*scorer, draw_scenes(painter, denoiser, trial.captions, drawing).pixels,
                             trial.said);

@@ -95,8 +95,14 @@ TEST_F(PruneUnet, HoldsItsBudgetsAndWritesWhatSkippingComputes) {
 TEST_F(PruneUnet, SameSeedSamePlanAndScores) {
   ASSERT_EQ(run({"--params", "50%"}), 0);
   const Plan first = plan();
+  const std::string scores = read_file(folder_ / "out" / "scores.csv");
   ASSERT_EQ(run({"--params", "50%", "--force"}), 0);
   EXPECT_EQ(to_json(first).at("edits"), to_json(plan()).at("edits"));
+  EXPECT_EQ(read_file(folder_ / "out" / "scores.csv"), scores);
+  EXPECT_EQ(std::ranges::count(scores, '\n'),
+            1 + static_cast<int64_t>(open(folder_ / "unet").blueprint.present().size()));
+  ASSERT_EQ(run({"--params", "50%", "--force", "--seed", "1"}), 0);
+  EXPECT_NE(read_file(folder_ / "out" / "scores.csv"), scores);
 }
 
 TEST_F(PruneUnet, EveryMethodAndSolverEndsInAPlan) {
@@ -160,6 +166,26 @@ TEST_F(PruneUnet, ABudgetOfMillisecondsIsTimedAsItIsWritten) {
   }
   EXPECT_THROW(run({"--method", "asdm", "--ms", "80%", "--macs", "80%", "--force"}), Error);
   EXPECT_THROW(run({"--method", "asdm", "--params", "80%", "--force"}), Error);
+}
+
+TEST_F(PruneUnet, EachPlanIsHeldToItsCriterion) {
+  ASSERT_EQ(run({"--macs", "85%", "--criterion", "clean"}), 0);
+  const Json plans = table(report(), "Plans side by side");
+  std::vector<std::string> names, columns;
+  for (const Json& column : plans.at("columns")) columns.push_back(column.at("name"));
+  for (const Json& row : plans.at("rows")) names.push_back(row.at("cells").at(0));
+  EXPECT_THAT(names, testing::Contains(kByOutput));
+  EXPECT_THAT(names, testing::Not(testing::Contains(kByClean)));
+  EXPECT_THAT(columns, testing::Contains("clean picture"));
+  ASSERT_EQ(run({"--macs", "85%", "--force", "--random-plans", "3", "--layout", "any"}), 0);
+  names.clear();
+  const Json others = table(report(), "Plans side by side");
+  for (const Json& row : others.at("rows")) names.push_back(row.at("cells").at(0));
+  EXPECT_THAT(names, testing::Contains(kByClean));
+  EXPECT_THAT(names, testing::Contains("random, best of 3"));
+  ASSERT_EQ(run({"--method", "asdm", "--macs", "90%", "--criterion", "clean", "--regional-side", "4",
+                 "--window", "2", "--cell", "1", "--force"}),
+            0);
 }
 
 TEST_F(PruneUnet, TheDrawingTellsWhatIsDoneBesideCutting) {
@@ -226,6 +252,9 @@ TEST_F(PruneUnet, SaysWhatCannotBe) {
   EXPECT_THROW(run({"--method", "taylor", "--criterion", "output"}), Error);
   EXPECT_THROW(run({"--layout", "bk-huge"}), Error);
   EXPECT_THROW(run({"--latent", "8"}), Error);
+  EXPECT_THROW(run({"--method", "bk-sdm", "--params", "50%"}), Error);
+  EXPECT_THROW(run({"--method", "asdm", "--criterion", "influence"}), Error);
+  EXPECT_FALSE(fs::exists(folder_ / "out.partial"));  // nothing was measured
 }
 
 }  // namespace

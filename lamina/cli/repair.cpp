@@ -119,7 +119,7 @@ int run_repair(int argc, char** argv) {
       captions_file.empty() ? std::vector<std::string>{} : captions_from(captions_file);
   if (whole.painter && captions.empty() && options.pictures == "drawn")
     fail(
-        "--captions: a file with a caption a line is needed to draw samples; or --pictures scene, or a "
+        "--captions: a file with a caption a line is needed to draw samples; or --pictures scenes, or a "
         "folder of pictures");
   const bool is_whole = is_pipeline(cut_path);
   const Opened cut = open(is_whole ? cut_path / "unet" : cut_path);
