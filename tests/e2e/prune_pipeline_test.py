@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""lamina prune of a pipeline that is killed on the way: the same command with --resume goes on from its journal.
+
+    tests/e2e/prune_pipeline_test.py build/lamina
+"""
+import json
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import scenes_test
+from scenes_test import ROOT, run
+
+PIPELINE = ROOT / "examples/scenes/pipeline"
+FLAGS = ["--params", "50%", "--macs", "90%", "--pictures", "scenes", "--samples", 12, "--batch", 2, "--heldout", 4, "--rerank", 4, "--refine", 4,
+         "--repeats", 1, "--random-plans", 2, "--trajectory", 1, "--trajectory-steps", 2, "-q"]
+
+
+class Resume(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temporary.cleanup)
+        self.folder = pathlib.Path(self.temporary.name)
+
+    def killed(self, name, lines):
+        """Once its journal has so many lines; the path of the journal."""
+        journal = self.folder / f"{name}.partial/search/journal.jsonl"
+        process = subprocess.Popen([str(scenes_test.LAMINA), *map(str, ["prune", PIPELINE, "-o", self.folder / name, *FLAGS])],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.assertFalse((self.folder / name).exists(), "it was done before it could be killed")
+        return journal
+
+    def finish(self, name, *flags):
+        done = run("prune", PIPELINE, "-o", self.folder / name, *FLAGS, *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        folder = self.folder / name
+        return {"edits": json.loads((folder / "plan.json").read_text())["edits"], "scores": (folder / "scores.csv").read_bytes(),
+                "weights": (folder / "unet/diffusion_pytorch_model.safetensors").read_bytes()}
+
+    def test_killed_and_resumed(self):
+        whole = self.finish("whole")
+        for lines in (3, 9):  # among the scores, and among the plans
+            with self.subTest(lines):
+                name = f"halves-{lines}"
+                self.killed(name, lines)
+                self.assertEqual(self.finish(name, "--resume"), whole)
+                self.assertFalse((self.folder / f"{name}.partial").exists())
+
+    def test_what_the_journal_holds_is_not_measured_again(self):
+        journal = self.killed("touched", 3)
+        lines = journal.read_text().splitlines()
+        piece = next(i for i, line in enumerate(lines) if '"scores 0"' in line)
+        entry = json.loads(lines[piece])
+        entry["value"]["scores"]["output"][0] = [7.0] * len(entry["value"]["scores"]["output"][0])
+        lines[piece] = json.dumps(entry)
+        journal.write_text("\n".join(lines) + "\n")
+        touched = self.finish("touched", "--resume")
+        first = touched["scores"].decode().splitlines()[1].split(",")
+        self.assertGreater(float(first[4]), 7 * 2 / 12 * 0.99)
+        # Another run than that which was stopped.
+        self.killed("other", 3)
+        refused = run("prune", PIPELINE, "-o", self.folder / "other", *FLAGS, "--seed", 5, "--resume")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("seed", refused.stderr)
+
+    def test_nothing_is_kept_where_nothing_was_done(self):
+        done = run("prune", PIPELINE, "-o", self.folder / "none", "--pictures", self.folder / "nowhere", "-q")
+        self.assertEqual(done.returncode, 1)
+        self.assertNotIn("--resume", done.stderr)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=0)
