@@ -92,6 +92,23 @@ void check_replaced(const Pipeline& pipeline, const std::map<std::string, const 
       fail("{}: has no component {} to replace", pipeline.path.string(), in_quotes(name));
 }
 
+bool speaks_of_it(std::string_view file) {
+  return file == "README.md" || file == "report.html" || file == "report.json" || file == "repair.json";
+}
+
+// The index with what the replaced components are now; nothing: it says so already. A loader that went by
+// another class than the config's would run another function.
+std::optional<std::string> renamed_index(const Pipeline& pipeline,
+                                         const std::map<std::string, const Checkpoint*>& replaced) {
+  Json index = pipeline.index;
+  for (const auto& [name, checkpoint] : replaced) {
+    const std::string own = json_string_or(checkpoint->config, "_class_name", "", checkpoint->what());
+    if (!own.empty()) index.at(name).at(1) = own;
+  }
+  if (index == pipeline.index) return {};
+  return index.dump(2) + "\n";
+}
+
 void check_extra(const std::string& name) {
   const fs::path path(name);
   const bool leaves = std::ranges::any_of(path, [](const fs::path& part) { return part == ".."; });
@@ -146,7 +163,8 @@ void write_pipeline(const Pipeline& pipeline, const std::map<std::string, const 
   std::vector<std::string> kept;
   Copying copying{.watch = options.write.watch};
   for (const std::string& file : pipeline.files) {
-    if (std::ranges::any_of(replaced, [&](const auto& item) { return belongs_to(file, item.first); }))
+    if (std::ranges::any_of(replaced, [&](const auto& item) { return belongs_to(file, item.first); }) ||
+        (!replaced.empty() && speaks_of_it(file)))
       continue;
     kept.push_back(file);
     copying.total += static_cast<double>(fs::file_size(pipeline.path / file));
@@ -159,6 +177,7 @@ void write_pipeline(const Pipeline& pipeline, const std::map<std::string, const 
     fs::create_directories(folder / name);
     write_folder(*checkpoint, folder / name, options.write);
   }
+  if (const auto index = renamed_index(pipeline, replaced)) write_file(folder / kIndex, *index);
   for (const auto& [name, content] : options.extra_files) {
     check_extra(name);
     fs::create_directories((folder / name).parent_path());

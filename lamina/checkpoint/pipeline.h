@@ -47,7 +47,9 @@ struct PipelineOptions {
   // Of a component that is replaced: files other than config and weights that go into its folder.
   std::map<std::string, std::string> extra_files = {};  // relative to the pipeline: content
 };
-// Writes into an existing empty folder: `replaced` components as given (by name), all else as it is.
+// Writes into an existing empty folder: `replaced` components as given (by name), under the class names that
+// their configs have, and all else as it is. What the pipeline's own folder says of the model as it was (card
+// and reports) stays behind when something is replaced.
 void write_pipeline(const Pipeline& pipeline, const std::map<std::string, const Checkpoint*>& replaced,
                     const std::filesystem::path& folder, const PipelineOptions& options);
 

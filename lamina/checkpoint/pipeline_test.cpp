@@ -77,9 +77,33 @@ TEST_F(PipelineFolder, AReplacedComponentLeavesNothingBehind) {
   const Pipeline pipeline = open_pipeline(own_.path());
   write_pipeline(pipeline, {{"unet", &other}}, out_.path(), {.extra_files = {{"unet/plan.json", "{}"}}});
   EXPECT_THAT(open_pipeline(out_.path()).files,
-              ElementsAre("README.md", "model_index.json", "scheduler/scheduler_config.json",
-                          "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/plan.json"));
+              ElementsAre("model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
+                          "unet/diffusion_pytorch_model.safetensors", "unet/plan.json"));
   EXPECT_EQ(read_file(out_ / "unet/diffusion_pytorch_model.safetensors"), weights(3));
+  EXPECT_EQ(read_file(out_ / "model_index.json"), kText);
+}
+
+TEST_F(PipelineFolder, WhatSpeaksOfTheModelAsItWasStaysBehind) {
+  for (const char* file : {"report.html", "report.json", "repair.json", "LICENSE", "plan.json"})
+    put(file, "{}");
+  put("scheduler/README.md", "");
+  const Pipeline pipeline = open_pipeline(own_.path());
+  const Checkpoint unet = open_folder(own_ / "unet");
+  write_pipeline(pipeline, {{"unet", &unet}}, out_.path(), {});
+  EXPECT_THAT(open_pipeline(out_.path()).files,
+              ElementsAre("LICENSE", "model_index.json", "plan.json", "scheduler/README.md",
+                          "scheduler/scheduler_config.json", "unet/config.json",
+                          "unet/diffusion_pytorch_model.safetensors"));
+}
+
+TEST_F(PipelineFolder, TheIndexNamesTheClassThatTheConfigNames) {
+  Checkpoint other = open_folder(own_ / "unet");
+  other.config["_class_name"] = "LaminaUNet2DConditionModel";
+  const Pipeline pipeline = open_pipeline(own_.path());
+  write_pipeline(pipeline, {{"unet", &other}}, out_.path(), {});
+  const Pipeline written = open_pipeline(out_.path());
+  EXPECT_EQ(written.index.at("unet").at(1), "LaminaUNet2DConditionModel");
+  EXPECT_EQ(written.index.at("scheduler"), pipeline.index.at("scheduler"));
 }
 
 TEST_F(PipelineFolder, WhatIsNotThereCannotBeReplaced) {
