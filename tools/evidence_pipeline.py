@@ -105,6 +105,13 @@ class Evidence:
                   for scorer in found["scorers"].values()]
         return (shares, found) if whole else shares
 
+    def against(self, folder, other, *flags, count=None):
+        """By how much more often the first draws captions right, by both scorers, with 0.95 intervals: paired, caption by caption,
+        from the same noise. Of another pipeline also how far the pictures are apart."""
+        scorers = [flag for scorer in SCORERS for flag in ("--scorer", scorer)]
+        found = json.loads(self.run("scenes", folder, *scorers, "-n", count or self.options.captions, "--json", "--against", other, *flags))["against"]
+        return [[scorer["difference"], *scorer["interval"]] for scorer in found["scorers"].values()], found
+
     def learn(self, folder, student, *flags):
         """The report of `lamina heal`."""
         again = ["--resume"] if folder.with_name(folder.name + ".partial").exists() else ["--force"]

@@ -1,5 +1,7 @@
 #include "lamina/cli/draw_faster.h"
 
+#include <cmath>
+
 #include "lamina/base/error.h"
 #include "lamina/models/registry.h"
 
@@ -58,23 +60,29 @@ FasterCalls::FasterCalls(const FasterFlags& flags, const Painter::Options& optio
 }
 
 std::unique_ptr<Denoiser> FasterCalls::denoiser(const Painter& painter) const {
-  const auto made = [&](const Opened& opened, const Model& model) {
-    return inherits_ ? inheriting(opened, model, inheritance_) : plain(model);
-  };
-  std::unique_ptr<Denoiser> own = made(painter.denoiser_opened(), painter.denoiser());
+  std::unique_ptr<Denoiser> own =
+      inherits_ ? inheriting(painter.denoiser_opened(), painter.denoiser(), inheritance_)
+                : plain(painter.denoiser());
   if (!other_) return own;
-  // Parts are named after the pipeline's own network, which the other may not have.
-  return switching(
-      inheritance_.kind == Inheritance::Kind::parts ? plain(*other_) : made(*other_opened_, *other_),
-      std::move(own), switch_at_);
+  return switching(other_inherits() ? inheriting(*other_opened_, *other_, inheritance_) : plain(*other_),
+                   std::move(own), switch_at_);
 }
 
 std::optional<Spent> FasterCalls::spent(const Painter& painter, int64_t calls, const unet::Shape2d& shape,
                                         double guidance) const {
-  if (!inherits_ || other_) return std::nullopt;
-  const Spent one = multiply_adds(painter.denoiser_opened(), inheritance_, calls, shape);
+  if (!inherits_ && !other_) return std::nullopt;
+  const auto of_own = [&](int64_t some) {
+    return multiply_adds(painter.denoiser_opened(), inheritance_, some, shape);
+  };
   const double rows = guidance > 1 ? 2 : 1;
-  return Spent{.plain = one.plain * rows, .own = one.own * rows};
+  Spent spent = of_own(calls);
+  if (other_) {
+    // The split of `switching`, where each network counts its own calls.
+    const auto front = static_cast<int64_t>(std::llround(switch_at_ * static_cast<double>(calls)));
+    const Inheritance theirs = other_inherits() ? inheritance_ : Inheritance{};
+    spent.own = multiply_adds(*other_opened_, theirs, front, shape).own + of_own(calls - front).own;
+  }
+  return Spent{.plain = spent.plain * rows, .own = spent.own * rows};
 }
 
 }  // namespace lamina::cli

@@ -34,8 +34,9 @@ class FasterCalls {
 
   // For one way down. The painter outlives it.
   std::unique_ptr<Denoiser> denoiser(const Painter& painter) const;
-  // Multiply-adds of a picture, where features are inherited or tokens merged, in one network alone: of
-  // `calls` calls at latents of `shape`, twice as many under guidance.
+  // Multiply-adds of a picture, where features are inherited, tokens merged or networks switched: of `calls`
+  // calls at latents of `shape`, twice as many under guidance; of both networks together, beside the
+  // pipeline's own for all of them. Nothing where all calls are plain.
   std::optional<Spent> spent(const Painter& painter, int64_t calls, const unet::Shape2d& shape,
                              double guidance) const;
 
@@ -43,6 +44,9 @@ class FasterCalls {
   std::unique_ptr<Opened> other_opened_ = {};
   std::unique_ptr<Model> other_ = {};
   Inheritance inheritance_ = {};
+  // Parts are named after the pipeline's own network, which the other may not have: it is plain then.
+  bool other_inherits() const { return inherits_ && inheritance_.kind != Inheritance::Kind::parts; }
+
   bool inherits_ = false;
   double switch_at_ = 0;
 };

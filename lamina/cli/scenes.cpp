@@ -4,9 +4,12 @@
 #include <chrono>
 
 #include "lamina/base/error.h"
+#include "lamina/base/file.h"
+#include "lamina/base/hash.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/draw_faster.h"
+#include "lamina/cli/scenes_against.h"
 #include "lamina/cli/session.h"
 #include "lamina/eval/scene_trial.h"
 
@@ -17,7 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 struct ScenesFlags {
-  fs::path pipeline, grid;
+  fs::path pipeline, grid, against;
   std::vector<fs::path> scorers;
   std::string split = "test";
   int64_t count = 256, first = 0, shown = 48, columns = 8;
@@ -124,8 +127,8 @@ struct DrawnBy {
 };
 
 DrawnBy drawn_by(const Painter& painter, const std::vector<std::string>& captions, const ScenesFlags& flags,
-                 const Watch& watch) {
-  const FasterCalls faster(flags.faster, {});
+                 const FasterFlags& ways, const Watch& watch) {
+  const FasterCalls faster(ways, {});
   Timed denoiser([&] { return faster.denoiser(painter); });
   DrawScenes draw = flags.draw;
   draw.watch = watch;
@@ -159,44 +162,126 @@ std::string text_of(const DrawnBy& drawn) {
   return text;
 }
 
+// Latents of one picture.
+std::vector<int64_t> latent_of(const Painter& painter) {
+  const Json& config = painter.denoiser_opened().checkpoint.config;
+  const std::string what = painter.denoiser_opened().checkpoint.what();
+  const int64_t side = json_integer(config, "sample_size", what, {1, 512});
+  return {json_integer_or(config, "in_channels", 4, what, {1, 4096}), side, side};
+}
+
+int64_t side_of(const Painter& painter) {
+  return painter.autoencoder().factor() * latent_of(painter).back();
+}
+
+// What is asked for and from which noise: the same for every way to draw that may be compared.
+Json identity(const ScenesFlags& flags, const SceneTrial& trial, const Painter* painter) {
+  std::string captions;
+  for (const std::string& caption : trial.captions) captions += caption + "\n";
+  Json json = {{"pictures", flags.count},
+               {"split", flags.split},
+               {"scenes_seed", flags.scene_seed},
+               {"first", flags.first},
+               {"captions_sha256", sha256_hex(captions)}};
+  if (!painter) return json;
+  json["seed"] = flags.draw.seed;
+  json["latent"] = latent_of(*painter);
+  const std::string solver =
+      flags.draw.solver.empty() ? solver_of(painter->scheduler_config()) : flags.draw.solver;
+  if (solver == "ddpm") json["noise_batch"] = flags.draw.batch;  // its own noise is that of a batch
+  return json;
+}
+
+class ScenesRun {
+ public:
+  ScenesRun(const ScenesFlags& flags, Terminal& terminal)
+      : flags_(flags), terminal_(terminal), scorers_(scorers_at(flags.scorers)) {
+    for (const Scorer& scorer : scorers_) named_.push_back({scorer.name, *scorer.model});
+    scene::Options scenes{.seed = flags.scene_seed, .split = split_of(flags.split), .side = 32};
+    if (!flags.pipeline.empty()) {
+      painter_ = open_painter(flags.pipeline);
+      scenes.side = side_of(*painter_);
+    }
+    trial_ = scene_trial(scenes, flags.first, flags.count);
+    json_ = identity(flags, trial_, painter_.get());
+    if (!flags.against.empty()) open_other();  // before hours are spent on what cannot be compared
+  }
+
+  int run() {
+    DrawnBy drawn;
+    if (painter_) drawn = drawn_by(*painter_, trial_.captions, flags_, flags_.faster, terminal_.watch());
+    const Tensor& seen = painter_ ? drawn.pixels : trial_.real;
+    if (!flags_.grid.empty()) write_grid(seen, trial_, flags_);
+    const SceneReport report = scene_report(named_, trial_, seen);
+    json_.update(to_json(report));
+    if (painter_) json_.update(json_of(drawn, flags_));
+    std::optional<SceneComparison> comparison;
+    if (!flags_.against.empty()) comparison = comparison_of(drawn, report);
+    terminal_.clear();
+    if (!flags_.json) {
+      print(table(report, flags_));
+      if (painter_) print(text_of(drawn));
+      if (comparison) print(text_of(*comparison));
+      if (!flags_.grid.empty()) print(fmt::format("pictures     {}\n", shown(flags_.grid)));
+      return Status::ok;
+    }
+    if (!flags_.grid.empty()) {
+      const int64_t some = std::min(flags_.shown, flags_.count);
+      json_["captions"] = std::vector<std::string>(trial_.captions.begin(), trial_.captions.begin() + some);
+    }
+    if (comparison) json_["against"] = to_json(*comparison);
+    print(json_.dump(2) + "\n");
+    return Status::ok;
+  }
+
+ private:
+  static std::unique_ptr<Painter> open_painter(const fs::path& folder) {
+    return std::make_unique<Painter>(open_pipeline(folder), Painter::Options{});
+  }
+
+  void open_other() {
+    const std::string what = shown(flags_.against);
+    if (!fs::is_directory(flags_.against)) {
+      other_ = parse_json(read_file(flags_.against), what);
+      check_same_run(json_, other_, what);
+      std::vector<std::string> asked;
+      for (const Scorer& scorer : scorers_) asked.push_back(scorer.name);
+      check_scorers(other_, asked, what);
+      return;
+    }
+    other_painter_ = open_painter(flags_.against);
+    if (side_of(*other_painter_) != side_of(*painter_))
+      fail("{}: draws pictures of {} pixels, {} of {}; runs are compared on pictures of one size", what,
+           side_of(*other_painter_), shown(flags_.pipeline), side_of(*painter_));
+    other_ = identity(flags_, trial_, other_painter_.get());
+    check_same_run(json_, other_, what);
+  }
+
+  SceneComparison comparison_of(const DrawnBy& drawn, const SceneReport& report) {
+    const std::string what = shown(flags_.against);
+    if (!other_painter_) return compared(json_, other_, what);
+    const DrawnBy theirs = drawn_by(*other_painter_, trial_.captions, flags_, {}, terminal_.watch());
+    const SceneReport said = scene_report(named_, trial_, theirs.pixels);
+    other_.update(to_json(said));
+    return with_pictures(
+        compared(json_, other_, what),
+        {.pixels = drawn.pixels, .report = report, .denoiser_seconds = drawn.denoiser_seconds},
+        {.pixels = theirs.pixels, .report = said, .denoiser_seconds = theirs.denoiser_seconds});
+  }
+
+  const ScenesFlags& flags_;
+  Terminal& terminal_;
+  std::vector<Scorer> scorers_;
+  std::vector<NamedScorer> named_;
+  std::unique_ptr<Painter> painter_, other_painter_;
+  SceneTrial trial_;
+  Json json_, other_;
+};
+
 int score_scenes(const ScenesFlags& flags) {
   Terminal terminal({.quiet = flags.quiet || flags.json});
   use_threads(thread_count(flags.threads));
-  const std::vector<Scorer> scorers = scorers_at(flags.scorers);
-  scene::Options scenes{.seed = flags.scene_seed, .split = split_of(flags.split), .side = 32};
-  std::optional<Painter> painter;
-  if (!flags.pipeline.empty()) {
-    painter.emplace(open_pipeline(flags.pipeline), Painter::Options{});
-    const Opened& opened = painter->denoiser_opened();
-    scenes.side = painter->autoencoder().factor() *
-                  json_integer(opened.checkpoint.config, "sample_size", opened.checkpoint.what(), {1, 512});
-  }
-  const SceneTrial trial = scene_trial(scenes, flags.first, flags.count);
-  DrawnBy drawn;
-  if (painter) drawn = drawn_by(*painter, trial.captions, flags, terminal.watch());
-  const Tensor& seen = painter ? drawn.pixels : trial.real;
-  if (!flags.grid.empty()) write_grid(seen, trial, flags);
-  std::vector<NamedScorer> named;
-  for (const Scorer& scorer : scorers) named.push_back({scorer.name, *scorer.model});
-  const SceneReport report = scene_report(named, trial, seen);
-  terminal.clear();
-  if (flags.json) {
-    Json json = to_json(report);
-    json["split"] = flags.split;
-    json["scenes_seed"] = flags.scene_seed;
-    json["first"] = flags.first;
-    if (!flags.grid.empty()) {
-      const int64_t some = std::min(flags.shown, flags.count);
-      json["captions"] = std::vector<std::string>(trial.captions.begin(), trial.captions.begin() + some);
-    }
-    if (painter) json.update(json_of(drawn, flags));
-    print(json.dump(2) + "\n");
-  } else {
-    print(table(report, flags));
-    if (painter) print(text_of(drawn));
-    if (!flags.grid.empty()) print(fmt::format("pictures     {}\n", shown(flags.grid)));
-  }
-  return Status::ok;
+  return ScenesRun(flags, terminal).run();
 }
 
 }  // namespace
@@ -204,12 +289,15 @@ int score_scenes(const ScenesFlags& flags) {
 int run_scenes(int argc, char** argv) {
   CLI::App app(
       "What a text-to-image pipeline makes of captions of generated scenes, as scorers see it: how often "
-      "shape, "
-      "colour, size, relation, count and ground are what the caption says, with 95 % intervals, beside the "
-      "same "
-      "scorers on real pictures of the same captions. Without PIPELINE the real pictures alone.\n\n"
+      "shape, colour, size, relation, count and ground are what the caption says, with 95 % intervals, "
+      "beside "
+      "the same scorers on real pictures of the same captions. Without PIPELINE the real pictures alone.\n"
+      "--json says also which captions are right, a character each (1, 0, - where nothing is asked): what "
+      "--against reads. Two ways to draw are told apart sooner caption by caption than by their two "
+      "shares.\n\n"
       "Example: lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --grid out.png\n"
-      "         lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --inherit deep:3",
+      "         lamina scenes examples/scenes/pipeline --scorer examples/scenes/scorer-1 --inherit deep:3\n"
+      "         lamina scenes cut --scorer examples/scenes/scorer-1 --against examples/scenes/pipeline",
       "scenes");
   ScenesFlags flags;
   app.add_option("PIPELINE", flags.pipeline, "folder with a model_index.json");
@@ -230,6 +318,11 @@ int run_scenes(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
   add_faster_flags(app, flags.faster);
+  app.add_option(
+      "--against", flags.against,
+      "what --json printed of another way to draw the same captions from the same noise, or another "
+      "pipeline, which is drawn plainly now: the paired difference of the share of captions that "
+      "are all right, with its 95 % interval; of a pipeline also PSNR and Frechet distance");
   app.add_option("--grid", flags.grid, "PNG file of the first pictures");
   app.add_option("--shown", flags.shown, "pictures in it")
       ->capture_default_str()
@@ -244,6 +337,9 @@ int run_scenes(int argc, char** argv) {
   check(flags.faster);
   for (const char* flag : {"--inherit", "--merge", "--switch", "--switch-at"})
     if (app.count(flag) > 0 && flags.pipeline.empty()) fail("{} goes with a PIPELINE", flag);
+  if (!flags.against.empty() && flags.pipeline.empty()) fail("--against goes with a PIPELINE");
+  if (!flags.against.empty() && flags.scorers.empty() && !fs::is_directory(flags.against))
+    fail("--against a file compares what scorers say; name one with --scorer");
   if (app.count("--switch-at") > 0 && flags.faster.other_unet.empty()) fail("--switch-at goes with --switch");
   return score_scenes(flags);
 }

@@ -73,6 +73,12 @@ class Case(unittest.TestCase):
         self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
         self.assertFalse((self.folder / "refused").exists())
 
+    def cut(self, pipeline, part="mid.r1"):
+        """A pipeline without this part."""
+        result = run("apply", pipeline, "--drop", part, "-o", self.folder / "cut", "--export", "extended", "-q")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return self.folder / "cut"
+
     def whole(self):
         self.train(AUTOENCODER, "autoencoder")
         self.train(SCORER, "scorer")
@@ -117,6 +123,17 @@ class Train(Case):
         self.assertGreater(said["denoiser_seconds"], 0)
         said = json.loads(run(*score, "--switch", pipeline / "unet").stdout)
         self.assertEqual(said["switch"], {"unet": "unet", "at": 0.4})
+        self.assertEqual(said["multiply_adds"]["own"], said["multiply_adds"]["plain"])
+        # A smaller network for `front` of 4 calls: both together take front / 4 of its calls and the rest of the own.
+        smaller = self.cut(pipeline)
+        every = json.loads(run(*score, "--switch", smaller, "--switch-at", 1).stdout)["multiply_adds"]
+        self.assertLess(every["own"], every["plain"])
+        for at, front in ((0, 0), (0.25, 1), (0.4, 2), (0.75, 3)):
+            spent = json.loads(run(*score, "--switch", smaller, "--switch-at", at).stdout)["multiply_adds"]
+            self.assertAlmostEqual(spent["own"], every["own"] * front / 4 + every["plain"] * (4 - front) / 4, delta=1)
+            self.assertEqual(spent["plain"], every["plain"])
+        both = json.loads(run(*score, "--switch", smaller, "--switch-at", 0.5, "--inherit", "deep:2").stdout)["multiply_adds"]
+        self.assertLess(both["own"], (every["own"] + every["plain"]) / 2)
         for flags, says in [(["--merge", 80], "75"), (["--switch-at", 0.5], "--switch"), (["--inherit", "shallow"], "shallow")]:
             refused = run(*score, *flags)
             self.assertEqual(refused.returncode, 1, flags)
@@ -154,6 +171,87 @@ class Train(Case):
         self.refused({**SCORER, "model": {**SCORER["model"], "channels": [5]}}, says="5 channels")
         self.refused({**DENOISER, "autoencoder": "nowhere"}, says="nowhere")
         self.refused({**AUTOENCODER, "model": SCORER["model"] | {"heads": {"a": 2}}}, says="no autoencoder")
+
+
+class Against(Case):
+    def test_caption_by_caption(self):
+        pipeline, scorer = self.whole(), self.folder / "scorer/model"
+        cut = self.cut(pipeline, "u1.r1")
+        score = ["scenes", cut, "--scorer", scorer, "-n", 6, "--steps", 2]
+        saved = self.folder / "whole.json"
+        saved.write_text(run("scenes", pipeline, *score[2:], "--json").stdout, encoding="utf-8")
+        marks = json.loads(saved.read_text(encoding="utf-8"))["scorers"][str(scorer)]["marks"]["drawn"]
+        self.assertEqual(set(marks), {"shape", "colour", "size", "relation", "count", "ground", "all"})
+        self.assertRegex(marks["all"], "^[01]{6}$")
+        by_file = run(*score, "--against", saved, "--json")
+        self.assertEqual(by_file.returncode, 0, by_file.stderr)
+        report = json.loads(by_file.stdout)
+        ours = report["scorers"][str(scorer)]["marks"]["drawn"]["all"]
+        view = report["against"]["scorers"][str(scorer)]
+        self.assertEqual((view["right_here_alone"], view["right_there_alone"], view["asked"]),
+                         (sum(a > b for a, b in zip(ours, marks["all"])), sum(a < b for a, b in zip(ours, marks["all"])), 6))
+        self.assertNotIn("psnr", report["against"])
+        # The other pipeline drawn now says the same, and how far the pictures are apart.
+        by_pipeline = json.loads(run(*score, "--against", pipeline, "--json").stdout)["against"]
+        drawn = by_pipeline["scorers"][str(scorer)]
+        self.assertEqual({**drawn, "frechet_distance": None}, {**view, "frechet_distance": None})
+        self.assertGreaterEqual(drawn["frechet_distance"], 0)
+        self.assertGreater(by_pipeline["psnr"]["mean"], 0)
+        self.assertLess(by_pipeline["equal_pictures"], 6)
+        same = json.loads(run(*score, "--against", cut, "--json").stdout)["against"]
+        self.assertEqual((same["equal_pictures"], same["scorers"][str(scorer)]["difference"]), (6, 0))
+        self.assertAlmostEqual(same["scorers"][str(scorer)]["frechet_distance"], 0, places=6)
+        self.assertNotIn("psnr", same)
+        self.assertIn("every picture is the same", run(*score, "--against", cut).stdout)
+
+    def test_the_interval_of_a_known_case(self):
+        """6 captions, 2 of them right there alone: 1/8 - 3/8, half a width z sqrt((4/8 - 1/16) / 8)."""
+        pipeline, scorer = self.whole(), self.folder / "scorer/model"
+        score = ["scenes", pipeline, "--scorer", scorer, "-n", 6, "--steps", 2]
+        other = json.loads(run(*score, "--json").stdout)
+        marks = other["scorers"][str(scorer)]["marks"]["drawn"]
+        self.assertEqual(marks["all"], "000000")  # these networks have learnt nothing
+        marks["all"] = "010010"
+        saved = self.write(other, "other")
+        view = json.loads(run(*score, "--against", saved, "--json").stdout)["against"]["scorers"][str(scorer)]
+        self.assertEqual((view["right_here_alone"], view["right_there_alone"]), (0, 2))
+        self.assertAlmostEqual(view["difference"], -1 / 3)
+        half = 1.959963984540054 * (0.4375 / 8) ** 0.5
+        self.assertAlmostEqual(view["interval"][0], -0.25 - half)
+        self.assertAlmostEqual(view["interval"][1], -0.25 + half)
+        self.assertIn("all right -33.3 points (-70.8 to +20.8)", run(*score, "--against", saved).stdout)
+
+    def test_what_is_refused(self):
+        pipeline, scorer = self.whole(), self.folder / "scorer/model"
+        score = ["scenes", pipeline, "--scorer", scorer, "-n", 3, "--steps", 1]
+        saved = self.folder / "saved.json"
+        saved.write_text(run(*score, "--json").stdout, encoding="utf-8")
+        document = json.loads(saved.read_text(encoding="utf-8"))
+        shutil.copytree(scorer, self.folder / "another")
+        real = json.loads(json.dumps(document))
+        real["scorers"][str(scorer)]["marks"]["real"]["all"] = "010" if real["scorers"][str(scorer)]["marks"]["real"]["all"] == "000" else "000"
+        short = json.loads(json.dumps(document))
+        short["scorers"][str(scorer)]["marks"]["drawn"]["all"] = "00"
+        for arguments, says in (
+                ([*score, "--seed", 1, "--against", saved], "seed"),
+                ([*score, "--first", 1, "--against", saved], "first"),
+                ([*score, "--split", "novel", "--against", saved], "split"),
+                (["scenes", pipeline, "--scorer", scorer, "-n", 4, "--against", saved], "pictures"),
+                ([*score, "--scorer", self.folder / "another", "--against", saved], "was not asked there"),
+                ([*score, "--against", self.write({**document, "captions_sha256": "00"}, "captions")], "captions_sha256"),
+                ([*score, "--against", self.write({**document, "latent": [4, 4, 4]}, "latent")], "latent"),
+                ([*score, "--against", self.write({"pictures": 3}, "little")], "says no"),
+                ([*score, "--against", self.write([], "list")], "says no"),
+                ([*score, "--against", self.write(real, "real")], "real pictures"),
+                ([*score, "--against", self.write(short, "short")], "captions"),
+                ([*score, "--against", self.folder / "nowhere.json"], "nowhere.json"),
+                ([*score, "--against", self.folder], "lamina-scenes-"),
+                (["scenes", "--scorer", scorer, "-n", 3, "--against", saved], "PIPELINE"),
+                (["scenes", pipeline, "-n", 3, "--against", saved], "--scorer")):
+            result = run(*arguments)
+            self.assertEqual(result.returncode, 1, (arguments, result.stdout))
+            self.assertIn(says, result.stderr)
+            self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
 
 
 class Scenes(Case):
