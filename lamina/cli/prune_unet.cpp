@@ -51,7 +51,7 @@ std::string criterion_of(const std::string& method, const std::string& asked) {
     fail("--criterion {}: {} judges by its own ({}); laptop takes any", asked, method, own);
   // Cuts and windows are held against each other, so both have to have it.
   const laptop::Criterion criterion = laptop::criterion_from_name(asked);
-  if (laptop::loss_of_plans(criterion) != criterion)
+  if (!laptop::reads_scores(criterion) || laptop::loss_of_plans(criterion) != criterion)
     fail("--criterion {}: asdm judges by output, time-weighted or clean", asked);
   return asked;
 }
@@ -62,6 +62,8 @@ void check_asdm(const UnetOptions& options) {
     fail("--method asdm: what it does beside cutting has no stock config; leave --layout out");
   if (!options.params.empty() || options.macs.empty() == options.ms.empty())
     fail("--method asdm: has one budget; give --macs 78% or --ms 78%, not both, and no --params");
+  windows_of(options);
+  inheritance_of(options);
 }
 
 void check_options(const UnetOptions& options) {
@@ -122,6 +124,29 @@ void write_cut(const Subject& subject, const Checkpoint& cut, const fs::path& fo
   }
   const fs::path written = subject.pipeline ? folder / kUnet : folder;
   check_equal(cut, open(written).checkpoint, options);
+}
+
+std::string card_text(const UnetRun& run, const report::Report& report, const fs::path& folder) {
+  const bool cuts_alone =
+      std::ranges::all_of(run.plan.edits, [](const Edit& edit) { return std::holds_alternative<Cut>(edit); });
+  std::vector<std::string> limits = {
+      "The change of single passes is not the quality of pictures, which take many: a cut denoiser wants to "
+      "be healed before it is looked at."};
+  if (run.options.layout == "any" && cuts_alone)
+    limits.push_back(
+        fmt::format("For diffusers: `lamina apply {} plan.json -o proof --export proof` makes the same "
+                    "function with stock shapes, no smaller than the original.",
+                    run.subject.name()));
+  return denoiser_card(folder,
+                       {.title = fmt::format("{}, {}", run.subject.name(),
+                                             done_by(run.plan, run.subject.blueprint().present().size())),
+                        .base_model = run.subject.name(),
+                        .tags = {"pruned"},
+                        .summary = report.verdict.sentence,
+                        .figures = report.verdict.figures,
+                        .plan = plan_lines(run.plan, run.subject.blueprint()),
+                        .limits = std::move(limits),
+                        .command = run.command});
 }
 
 std::string summary_text(const UnetRun& run, const report::Report& report, const fs::path& target) {
@@ -254,6 +279,7 @@ int run_prune_unet(int argc, char** argv) {
   write_file(folder.path() / "scores.csv", scores_csv(run));
   write_file(folder.path() / "report.html", report::to_html(report));
   write_file(folder.path() / "report.json", report::to_json(report).dump(2) + "\n");
+  if (!plan_only) write_file(folder.path() / "README.md", card_text(run, report, folder.path()));
   fs::remove_all(folder.path() / kWork);
   folder.commit();
   kept.done = true;

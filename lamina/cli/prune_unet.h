@@ -36,10 +36,13 @@ struct UnetOptions {
   int64_t samples = 64, heldout = 16, batch = 1, draw_steps = 10, rows = 8, threads = 1, repeats = 5,
           seed = 0;
   int64_t rerank = 50, rerank_samples = 8, refine = 50, trajectory = 1, trajectory_steps = 10;
-  int64_t study = 0, subsets = 0, scored_pictures = 32, random_plans = 4;
+  int64_t study = 0, subsets = 0, scored_pictures = 16, random_plans = 4;
   double cfg = 7.5;
   bool cuts = true, regional = true, experts = true;  // of asdm
   int64_t outer = 2, window = 16, cell = 4, regional_side = 64;
+  std::string mix = "none", gate = "tanh-residual", router = "t";
+  bool log_count = true, mask_own = true;
+  int64_t donors = 2, widest = 640;
 
   bool of_scenes() const { return pictures == "scenes" || pictures == "scene"; }
 
@@ -56,17 +59,18 @@ struct UnetOptions {
           "vega, koala-1b, koala-700m");
     visit(criterion, "criterion",
           "output, task, guided, time-weighted, clean (of the picture that follows), influence, magnitude, "
-          "taylor, score (of pictures drawn "
-          "without the part), random (default: the method's)");
+          "taylor, trajectory (what pictures drawn without the part change by), score (what a scorer says of "
+          "them), random (default: the method's)");
     visit(scorer, "scorer",
           "folder of the scene scorer that --criterion score asks; the study takes it in too");
     visit(scored_pictures, "scored-pictures",
-          "pictures that it sees for each part, of --trajectory-steps each");
+          "pictures drawn without each part by --criterion score and trajectory, of --trajectory-steps each");
     visit(solver, "solver", "exact (any budgets at once), dynamic, greedy-loss, greedy-ratio");
     visit(cut, "cut", "of bk-sdm, and of what ours is compared with: bk-base, bk-small, bk-tiny");
-    visit(rerank, "rerank",
-          "best plans of the sum, ranked again by their measured loss (of the output; of time-weighted and "
-          "clean their own; of score none); 0: none");
+    visit(
+        rerank, "rerank",
+        "best plans of the sum, ranked again by their measured loss (of the output; of time-weighted, clean "
+        "and trajectory their own; of score none); 0: none");
     visit(rerank_samples, "rerank-samples", "on so many samples");
     visit(refine, "refine", "plans next to the best, measured; 0: none");
     visit(seed, "seed", "of noise, times and random plans");
@@ -79,6 +83,15 @@ struct UnetOptions {
     visit(window, "window", "side of a window, in tokens");
     visit(cell, "cell", "side of the cells that stand for the rest of the map; 0: none");
     visit(regional_side, "regional-side", "maps of so many tokens a side or more get windows");
+    visit(
+        mix, "mix",
+        "what cells do beside being seen: none, pooled (they see each other first), gate (a softmax apart)");
+    visit(log_count, "log-count", "a cell counts as one token, not as the tokens that it stands for");
+    visit(mask_own, "mask-own", "cells of the own window are seen beside its tokens");
+    visit(donors, "donors", "kernels that a convolution inherits at most");
+    visit(widest, "widest", "only where it writes so many channels or fewer");
+    visit(gate, "gate", "of inherited kernels: tanh-residual (begins as the plain cut), sigmoid, softmax");
+    visit(router, "router", "what the gate reads: t, x, x+t");
     visit(pictures, "pictures",
           "drawn (by the pipeline, for the captions), scenes (painted here), or a folder of NAME.png and "
           "NAME.txt");
@@ -105,6 +118,10 @@ struct UnetOptions {
 // Flags of `app`, in the groups of its help.
 void add_flags(CLI::App& app, UnetOptions& options);
 
+// What they say of asdm's edits. Throw Error for names that are not known.
+Windows windows_of(const UnetOptions& options);
+asdm::InheritOptions inheritance_of(const UnetOptions& options);
+
 // What is cut: the denoiser of a pipeline, or one that stands alone.
 struct Subject {
   std::filesystem::path path;
@@ -128,7 +145,11 @@ Subject open_subject(const std::filesystem::path& path, const UnetOptions& optio
 struct UnetData {
   std::vector<std::string> captions = {};
   laptop::Calibration scoring = {}, heldout = {};
-  Conditions told = {}, untold = {};  // of the pictures whose trajectories are compared
+  struct Prompts {
+    Conditions told = {}, untold = {};
+  };
+  Prompts shown = {};  // of the pictures that plans are compared by at the end; of samples held out
+  Prompts tried = {};  // of those that --criterion trajectory judges by; of samples that are scored on
 };
 std::vector<std::string> captions_from(const std::filesystem::path& file);
 // `kept`: a folder where what was drawn stays for a run that resumes.

@@ -8,6 +8,7 @@
 #include "lamina/base/error.h"
 #include "lamina/base/hash.h"
 #include "lamina/base/text.h"
+#include "lamina/blueprint/variants.h"
 #include "lamina/cli/prune_unet_search.h"
 #include "lamina/eval/step_times.h"
 #include "lamina/methods/asdm/regional.h"
@@ -30,15 +31,14 @@ Opened carried_out(const Subject& subject, const Plan& plan) {
 }
 
 // Windows at every large map: what they do to the answer, and the milliseconds that they save.
-std::vector<asdm::Choice> windows_of(const UnetTask& task, laptop::Criterion criterion) {
+std::vector<asdm::Choice> priced_windows(const UnetTask& task, laptop::Criterion criterion) {
   const Model& model = task.subject.model();
   std::vector<Inputs> samples;
   for (const laptop::CalibrationBatch& batch : task.data.scoring.batches) {
     if (samples.size() < kBatches) samples.push_back(batch.inputs);
   }
-  const Windows windows{.window = task.options.window, .pool = task.options.cell};
   const std::vector<Regional> edits =
-      asdm::regional_at(model, samples.front(), windows, task.options.regional_side);
+      asdm::regional_at(model, samples.front(), windows_of(task.options), task.options.regional_side);
   if (edits.empty()) return {};
   constexpr const char *kChanges = "windows", *kSaved = "milliseconds of windows";
   if (!task.journal.find(kChanges))
@@ -133,7 +133,8 @@ std::vector<asdm::Round> rounds_of(const UnetTask& task, const UnetFound& found)
                                      .outer = static_cast<int>(task.options.outer),
                                      .cut = task.options.cuts,
                                      .regional = task.options.regional,
-                                     .inherit = task.options.experts};
+                                     .inherit = task.options.experts,
+                                     .inheritance = inheritance_of(task.options)};
   const std::vector<asdm::Choice> choices = choices_of(task, found);
   const auto macs = [&](const Blueprint& blueprint) {
     return unet::macs(task.subject.config, blueprint, task.shape()).total();
@@ -167,8 +168,25 @@ UnetPass pass_of(const UnetTask& task, const UnetFound& found, std::span<const a
 
 }  // namespace
 
+Windows windows_of(const UnetOptions& options) {
+  const Windows windows{.window = options.window,
+                        .pool = options.cell,
+                        .mix = mix_from_name(options.mix, "--mix"),
+                        .log_count = options.log_count,
+                        .mask_own = options.mask_own};
+  check_windows(windows, fmt::format("--window {} --cell {}", windows.window, windows.pool));
+  return windows;
+}
+
+asdm::InheritOptions inheritance_of(const UnetOptions& options) {
+  return {.gate = gate_from_name(options.gate, "--gate"),
+          .reads = reads_from_name(options.router, "--router"),
+          .most = options.donors,
+          .channels = options.widest};
+}
+
 UnetFound choose_asdm(const UnetTask& task, UnetFound found, PlanLosses& losses) {
-  if (task.options.regional) found.windows = windows_of(task, found.criterion);
+  if (task.options.regional) found.windows = priced_windows(task, found.criterion);
   const std::vector<asdm::Round> rounds = rounds_of(task, found);
   const Plan& plan = asdm::best_of(rounds, rounds[0].keep).proposal.plan;
   found.pass = pass_of(task, found, rounds, plan);

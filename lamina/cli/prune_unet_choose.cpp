@@ -53,11 +53,14 @@ Solved solved(const UnetTask& task, const UnetFound& found, const Cover& cover) 
 }
 
 // The best plans of the sum by their true loss, and the neighbours of the first of them.
-Choice ranked_again(const UnetTask& task, const Cover& cover, const Choice& start, laptop::Criterion by,
-                    PlanLosses& losses) {
+Choice ranked_again(const UnetTask& task, std::span<const Site> candidates, const Cover& cover,
+                    const Choice& start, laptop::Criterion by, PlanLosses& losses) {
   const UnetOptions& options = task.options;
+  Trajectories trajectories(task, {candidates.begin(), candidates.end()}, Trajectories::Prompts::tried);
   const auto loss_of = [&](const Choice& choice) {
-    return losses.scored(laptop::removed(cover, choice), options.layout, by);
+    const std::vector<int> removed = laptop::removed(cover, choice);
+    return by == laptop::Criterion::trajectory ? trajectories.of(removed, options.layout)
+                                               : losses.scored(removed, options.layout, by);
   };
   const laptop::Exact near = laptop::exact(cover, {.best = options.rerank, .nodes = 4'000'000});
   Choice best = start;
@@ -99,7 +102,7 @@ UnetFound choose(const UnetTask& task, UnetFound found, const Cover& cover, Plan
     found.proven = proven;
     found.others.push_back(row(options.solver + ", by the sum", laptop::removed(cover, best)));
     const std::optional<laptop::Criterion> by = laptop::loss_of_plans(found.criterion);
-    if (options.rerank > 0 && by) best = ranked_again(task, cover, best, *by, losses);
+    if (options.rerank > 0 && by) best = ranked_again(task, found.candidates, cover, best, *by, losses);
     found.chosen = row("chosen", laptop::removed(cover, best));
   }
   losses.measure(found.chosen);

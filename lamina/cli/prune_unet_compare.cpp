@@ -127,28 +127,6 @@ class Others {
   PlanLosses& losses_;
 };
 
-Tensor last_latents(const UnetTask& task, std::span<const Site> candidates, const std::vector<int>& removed,
-                    const std::string& layout) {
-  const InferenceMode evaluating;
-  const Subject& subject = task.subject;
-  const std::vector<Site> sites = laptop::sites_of(candidates, removed);
-  const std::unique_ptr<Model> other = wired_anew(task, candidates, removed, layout);
-  const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
-  Skipping skipping(subject.model(), sites);
-  Denoiser& denoiser = wired ? *wired : skipping;
-  Watch quiet = task.watch;
-  quiet.tick = {};
-  const auto seed = static_cast<uint64_t>(task.options.seed) + 5000;
-  const int64_t count = task.data.told.text.size(0);
-  return sample(
-      denoiser, subject.scheduler, task.data.told, task.data.untold,
-      {.steps = task.options.trajectory_steps,
-       .guidance = task.options.cfg,
-       .noise = starting_noise(count, {subject.config.in_channels, subject.height, subject.width}, seed),
-       .seed = seed,
-       .watch = quiet});
-}
-
 std::vector<laptop::Predictor> predictors_of(const UnetTask& task, const UnetFound& found) {
   std::vector<laptop::Predictor> predictors;
   for (const std::string& name : laptop::criterion_names()) {
@@ -157,6 +135,7 @@ std::vector<laptop::Predictor> predictors_of(const UnetTask& task, const UnetFou
     if ((criterion == Criterion::task || criterion == Criterion::taylor) && all.task.empty()) continue;
     if (criterion == Criterion::guided && all.guided.empty()) continue;
     if (criterion == Criterion::score && task.options.scorer.empty()) continue;
+    if (criterion == Criterion::trajectory && !task.subject.painter) continue;
     predictors.push_back(laptop::sum_of(name, values_by(task, found, criterion)));
   }
   predictors.push_back(laptop::squared_norms("(sum of norms)^2", values_by(task, found, Criterion::output)));
@@ -203,20 +182,10 @@ UnetFound with_trajectories(const UnetTask& task, UnetFound found) {
   if (found.beside.empty()) rows.push_back(&found.chosen);  // else skipping its parts is not what it does
   for (PlanRow& other : found.others)
     if (!other.name.starts_with("random") && !other.name.starts_with("greedy")) rows.push_back(&other);
-  std::optional<Tensor> whole;
+  Trajectories trajectories(task, found.candidates, Trajectories::Prompts::shown);
   int64_t done = 0;
   for (PlanRow* plan : rows) {
-    const std::string key =
-        fmt::format("trajectory {} {}", wiring(plan->layout), fmt::join(plan->removed, ","));
-    if (const Json* known = task.journal.find(key)) {
-      plan->trajectory = known->get<double>();
-      continue;
-    }
-    if (task.watch.stop.stop_requested()) throw Stopped{};
-    if (!whole) whole = last_latents(task, found.candidates, {}, "any");
-    const Tensor last = last_latents(task, found.candidates, plan->removed, plan->layout);
-    plan->trajectory = (last - *whole).square().mean().item<double>();
-    task.journal.add(key, plan->trajectory);
+    plan->trajectory = trajectories.of(plan->removed, plan->layout);
     task.tick("trajectories", ++done, static_cast<int64_t>(rows.size()), NAN);
   }
   return found;

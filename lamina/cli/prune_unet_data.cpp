@@ -254,17 +254,17 @@ UnetData make_data(const Subject& subject, const UnetOptions& options,
     for (auto* calibration : {&data.scoring, &data.heldout})  // half the passes, where nobody asks
       for (laptop::CalibrationBatch& batch : calibration->batches) batch.unguided.reset();
   }
-  const int64_t pictures = std::min(options.trajectory, options.heldout);
-  if (pictures > 0) {
-    const auto last = [&](const Conditions& conditions) {
-      Conditions some{.text = conditions.text.narrow(0, options.samples, pictures)};
-      for (const auto& [name, tensor] : conditions.added)
-        some.added[name] = tensor.narrow(0, options.samples, pictures);
+  const auto prompts = [&](int64_t first, int64_t count) {
+    const auto rows = [&](const Conditions& conditions) {
+      Conditions some{.text = conditions.text.narrow(0, first, count)};
+      for (const auto& [name, tensor] : conditions.added) some.added[name] = tensor.narrow(0, first, count);
       return some;
     };
-    data.told = last(given.told);
-    data.untold = last(given.untold ? *given.untold : given.told);
-  }
+    return UnetData::Prompts{.told = rows(given.told),
+                             .untold = rows(given.untold ? *given.untold : given.told)};
+  };
+  data.shown = prompts(options.samples, std::min(options.trajectory, options.heldout));
+  data.tried = prompts(0, std::min(options.scored_pictures, options.samples));
   return data;
 }
 

@@ -40,6 +40,8 @@ const std::map<std::string, std::pair<int64_t, int64_t>>& ranges() {
                                                                          {"--outer", {1, 64}},
                                                                          {"--window", {1, 1024}},
                                                                          {"--cell", {0, 1024}},
+                                                                         {"--donors", {1, 64}},
+                                                                         {"--widest", {1, 1 << 20}},
                                                                          {"--regional-side", {1, 4096}},
                                                                          {"--samples", {1, 100000}},
                                                                          {"--heldout", {1, 100000}},

@@ -151,10 +151,18 @@ std::vector<double> values_by(const UnetTask& task, const UnetFound& found, Crit
     return laptop::magnitudes(subject.opened().checkpoint, subject.blueprint(), found.candidates);
   const std::string name{laptop::criterion_name(criterion)};
   if (const Json* done = task.journal.find(name)) return done->get<std::vector<double>>();
-  std::vector<double> values =
-      criterion == Criterion::score
-          ? picture_drops(task, found.candidates)
-          : laptop::taylor(subject.opened(), found.candidates, task.data.scoring, task.watch);
+  std::vector<double> values;
+  if (criterion == Criterion::score) {
+    values = picture_drops(task, found.candidates);
+  } else if (criterion == Criterion::trajectory) {
+    Trajectories trajectories(task, found.candidates, Trajectories::Prompts::tried);
+    const auto changed = [&](std::span<const Site> removed) {
+      return trajectories.of(indices_of(found.candidates, removed), "any");
+    };
+    values = laptop::changes_without(found.candidates, changed, task.watch);
+  } else {
+    values = laptop::taylor(subject.opened(), found.candidates, task.data.scoring, task.watch);
+  }
   task.journal.add(name, values);
   return values;
 }

@@ -16,6 +16,9 @@ void check_asked(const Subject& subject, const UnetOptions& options) {
   if (all.empty()) fail("{}: has no part that could go", subject.name());
   const bool asks = laptop::criterion_from_name(options.criterion) == laptop::Criterion::score;
   if (asks && options.scorer.empty()) fail("--criterion score: asks a scorer; name its folder with --scorer");
+  if (laptop::criterion_from_name(options.criterion) == laptop::Criterion::trajectory && !subject.painter)
+    fail("--criterion trajectory: sees pictures, and {} draws none alone; give the whole pipeline",
+         subject.name());
   if (!options.scorer.empty() && !subject.painter)
     fail("--scorer: sees pictures, and {} draws none alone; give the whole pipeline", subject.name());
   if (!options.scorer.empty()) open(options.scorer);

@@ -86,6 +86,26 @@ class PlanLosses {
   int64_t measured_ = 0;
 };
 
+// ---- prune_unet_trajectory.cpp
+
+// What plans do to pictures: mean squared change of the last latents from the whole model's at equal seeds.
+class Trajectories {
+ public:
+  enum class Prompts { tried, shown };
+  Trajectories(const UnetTask& task, std::vector<Site> candidates, Prompts prompts);
+  double of(const std::vector<int>& removed, const std::string& layout);
+
+ private:
+  Tensor last_latents(const std::vector<int>& removed, const std::string& layout) const;
+
+  const UnetTask& task_;
+  std::vector<Site> candidates_;
+  Prompts prompts_;
+  std::optional<Tensor> whole_ = {};
+};
+
+// ---- prune_unet_losses.cpp
+
 std::string_view wiring(const std::string& layout);  // "any" or "stock"
 // What a stock config makes of what is left, where that is another function than skipping the parts.
 std::unique_ptr<Model> wired_anew(const UnetTask& task, std::span<const Site> candidates,

@@ -203,6 +203,34 @@ TEST_F(PruneUnet, TheDrawingTellsWhatIsDoneBesideCutting) {
   EXPECT_EQ(chosen, plan.edits.size());
 }
 
+TEST_F(PruneUnet, EveryReadingOfItsEditsCanBeAskedFor) {
+  const std::vector<std::string> usual = {"--method", "asdm", "--macs", "97%", "--regional-side", "8",
+                                          "--window", "4",    "--cell", "2",   "--no-cuts",       "--force"};
+  const auto window = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), usual.begin(), usual.end());
+    EXPECT_EQ(run(more), 0);
+    return std::get<Regional>(plan().edits.at(0)).windows;
+  };
+  EXPECT_TRUE(window({}).log_count && window({}).mask_own);
+  EXPECT_FALSE(window({"--no-log-count"}).log_count);
+  EXPECT_FALSE(window({"--no-mask-own"}).mask_own);
+  EXPECT_EQ(window({"--mix", "pooled"}).mix, Windows::Mix::pooled);
+  EXPECT_THROW(window({"--mix", "stirred"}), Error);
+  EXPECT_THROW(run({"--method", "asdm", "--macs", "97%", "--window", "3", "--cell", "2", "--force"}), Error);
+
+  ASSERT_EQ(run({"--method", "asdm", "--macs", "80%", "--no-regional", "--gate", "softmax", "--router", "x+t",
+                 "--donors", "1", "--outer", "9", "--force"}),
+            0);
+  const auto plan = this->plan();
+  const auto heir = std::ranges::find_if(
+      plan.edits, [](const Edit& edit) { return std::holds_alternative<Inherit>(edit); });
+  ASSERT_NE(heir, plan.edits.end());
+  EXPECT_EQ(std::get<Inherit>(*heir).gate, Experts::Gate::softmax);
+  EXPECT_EQ(std::get<Inherit>(*heir).reads, Experts::Reads::both);
+  EXPECT_EQ(std::get<Inherit>(*heir).donors.size(), 1u);
+  EXPECT_THROW(run({"--method", "asdm", "--macs", "80%", "--gate", "open", "--force"}), Error);
+}
+
 // The texts of the flags name all that they take.
 TEST(UnetOptionsFields, TextsNameEveryChoice) {
   UnetOptions options;

@@ -18,11 +18,12 @@ struct Name {
   Criterion criterion;
   std::string_view name;
 };
-constexpr Name kNames[] = {{Criterion::output, "output"},       {Criterion::task, "task"},
-                           {Criterion::guided, "guided"},       {Criterion::time_weighted, "time-weighted"},
-                           {Criterion::clean, "clean"},         {Criterion::influence, "influence"},
-                           {Criterion::magnitude, "magnitude"}, {Criterion::taylor, "taylor"},
-                           {Criterion::score, "score"},         {Criterion::random, "random"}};
+constexpr Name kNames[] = {{Criterion::output, "output"},         {Criterion::task, "task"},
+                           {Criterion::guided, "guided"},         {Criterion::time_weighted, "time-weighted"},
+                           {Criterion::clean, "clean"},           {Criterion::influence, "influence"},
+                           {Criterion::magnitude, "magnitude"},   {Criterion::taylor, "taylor"},
+                           {Criterion::trajectory, "trajectory"}, {Criterion::score, "score"},
+                           {Criterion::random, "random"}};
 
 std::vector<double> plain_means(const BatchScores::PerSample& values) {
   std::vector<double> list;
@@ -71,7 +72,8 @@ Criterion criterion_from_name(std::string_view name) {
 
 bool reads_scores(Criterion criterion) {
   return criterion != Criterion::magnitude && criterion != Criterion::taylor &&
-         criterion != Criterion::score && criterion != Criterion::random;
+         criterion != Criterion::trajectory && criterion != Criterion::score &&
+         criterion != Criterion::random;
 }
 
 std::vector<double> weighed(Criterion criterion, std::span<const double> losses,
@@ -98,6 +100,7 @@ std::optional<Criterion> loss_of_plans(Criterion criterion) {
   switch (criterion) {
     case Criterion::time_weighted:
     case Criterion::clean:
+    case Criterion::trajectory:
       return criterion;
     case Criterion::score:
       return std::nullopt;
@@ -129,6 +132,7 @@ std::vector<double> values_of(const Scores& scores, Criterion criterion, const N
     }
     case Criterion::magnitude:
     case Criterion::taylor:
+    case Criterion::trajectory:
     case Criterion::score:
     case Criterion::random:
       break;
@@ -201,20 +205,28 @@ std::vector<double> drawn(size_t candidates, uint64_t seed) {
   return values;
 }
 
-std::vector<double> score_drops(std::span<const Site> candidates,
-                                const std::function<double(std::span<const Site>)>& score,
-                                const Watch& watch) {
-  const double whole = score({});
+std::vector<double> changes_without(std::span<const Site> candidates,
+                                    const std::function<double(std::span<const Site>)>& changed,
+                                    const Watch& watch) {
   std::vector<double> values;
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (watch.stop.stop_requested()) throw Stopped{};
-    values.push_back(std::max(0.0, whole - score(candidates.subspan(i, 1))));
-    watch.report({.phase = "scorer",
+    values.push_back(changed(candidates.subspan(i, 1)));
+    watch.report({.phase = "pictures without parts",
                   .done = static_cast<double>(i + 1),
                   .total = static_cast<double>(candidates.size()),
                   .detail = ""});
   }
   return values;
+}
+
+std::vector<double> score_drops(std::span<const Site> candidates,
+                                const std::function<double(std::span<const Site>)>& score,
+                                const Watch& watch) {
+  const double whole = score({});
+  return changes_without(
+      candidates, [&](std::span<const Site> removed) { return std::max(0.0, whole - score(removed)); },
+      watch);
 }
 
 }  // namespace lamina::laptop

@@ -21,12 +21,14 @@ enum class Criterion {
   task,           // E |eps({r}) - target|^2 - E |eps_0 - target|^2, no less than 0
   guided,         // the output loss of what guidance makes of both answers
   time_weighted,  // the output loss, samples weighted by (t + 1) / steps: high noise counts more
-  clean,      // the output loss as an error of the clean picture that follows (x0): high noise rules, where
-              // it is settled what stands where
-  influence,  // 1 - cos(x in, x out), block influence
-  magnitude,  // mean w^2
-  taylor,     // |sum g w|, g the gradient of the task loss over all of the calibration
-  score,      // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
+  clean,       // the output loss as an error of the clean picture that follows (x0): high noise rules, where
+               // it is settled what stands where
+  influence,   // 1 - cos(x in, x out), block influence
+  magnitude,   // mean w^2
+  taylor,      // |sum g w|, g the gradient of the task loss over all of the calibration
+  trajectory,  // what the last latents of drawn pictures change by, at equal seeds: errors of all steps, as
+               // they add up
+  score,  // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
   random,
 };
 std::string_view criterion_name(Criterion criterion);  // "output", "time-weighted"
@@ -42,8 +44,8 @@ std::vector<double> values_of(const Scores& scores, Criterion criterion, const N
 // output, time_weighted or clean.
 std::vector<double> weighed(Criterion criterion, std::span<const double> losses,
                             std::span<const double> times, const NoiseSchedule& schedule);
-// By which of those plans are ranked again: the criterion itself where it is one, nothing where it is to see
-// something else (score), else output.
+// By what plans are ranked again: the criterion itself where it is one of those, or trajectory; nothing where
+// it is to see something else (score); else output.
 std::optional<Criterion> loss_of_plans(Criterion criterion);
 
 std::vector<double> magnitudes(const Checkpoint& checkpoint, const Blueprint& blueprint,
@@ -53,6 +55,10 @@ std::vector<double> taylor(const Opened& opened, std::span<const Site> candidate
                            const Calibration& calibration, const Watch& watch = {});
 std::vector<double> drawn(size_t candidates, uint64_t seed);
 
+// What drawing without each part changes: `changed` of the sites removed, one call a candidate.
+std::vector<double> changes_without(std::span<const Site> candidates,
+                                    const std::function<double(std::span<const Site>)>& changed,
+                                    const Watch& watch = {});
 // By how much a score falls when a part goes, no less than 0: `score` of the sites removed, higher is better.
 // One call a candidate and one for the whole model.
 std::vector<double> score_drops(std::span<const Site> candidates,

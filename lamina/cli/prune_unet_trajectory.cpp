@@ -1,0 +1,44 @@
+// Plans by the pictures that they lead to: small errors of single calls may add up over the steps, or not.
+#include "lamina/base/error.h"
+#include "lamina/base/text.h"
+#include "lamina/cli/prune_unet_search.h"
+#include "lamina/models/registry.h"
+
+namespace lamina::cli {
+
+Trajectories::Trajectories(const UnetTask& task, std::vector<Site> candidates, Prompts prompts)
+    : task_(task), candidates_(std::move(candidates)), prompts_(prompts) {}
+
+double Trajectories::of(const std::vector<int>& removed, const std::string& layout) {
+  const std::string key = fmt::format("trajectory {} {} {}", prompts_ == Prompts::tried ? "tried" : "shown",
+                                      wiring(layout), fmt::join(removed, ","));
+  if (const Json* known = task_.journal.find(key)) return known->get<double>();
+  if (task_.watch.stop.stop_requested()) throw Stopped{};
+  if (!whole_) whole_ = last_latents({}, "any");
+  const double change = (last_latents(removed, layout) - *whole_).square().mean().item<double>();
+  task_.journal.add(key, change);
+  return change;
+}
+
+Tensor Trajectories::last_latents(const std::vector<int>& removed, const std::string& layout) const {
+  const InferenceMode evaluating;
+  const Subject& subject = task_.subject;
+  const std::vector<Site> sites = laptop::sites_of(candidates_, removed);
+  const std::unique_ptr<Model> other = wired_anew(task_, candidates_, removed, layout);
+  const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
+  Skipping skipping(subject.model(), sites);
+  Denoiser& denoiser = wired ? *wired : skipping;
+  Watch quiet = task_.watch;
+  quiet.tick = {};
+  const UnetData::Prompts& prompts = prompts_ == Prompts::tried ? task_.data.tried : task_.data.shown;
+  const auto seed = static_cast<uint64_t>(task_.options.seed) + (prompts_ == Prompts::tried ? 6000 : 5000);
+  return sample(denoiser, subject.scheduler, prompts.told, prompts.untold,
+                {.steps = task_.options.trajectory_steps,
+                 .guidance = task_.options.cfg,
+                 .noise = starting_noise(prompts.told.text.size(0),
+                                         {subject.config.in_channels, subject.height, subject.width}, seed),
+                 .seed = seed,
+                 .watch = quiet});
+}
+
+}  // namespace lamina::cli
