@@ -1,6 +1,7 @@
 #include "lamina/checkpoint/pipeline.h"
 
 #include <algorithm>
+#include <array>
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
@@ -92,8 +93,11 @@ void check_replaced(const Pipeline& pipeline, const std::map<std::string, const 
       fail("{}: has no component {} to replace", pipeline.path.string(), in_quotes(name));
 }
 
+// Whether a file of the pipeline's own folder says how the model was.
 bool speaks_of_it(std::string_view file) {
-  return file == "README.md" || file == "report.html" || file == "report.json" || file == "repair.json";
+  constexpr std::array<std::string_view, 5> kOurs = {"README.md", "report.html", "report.json", "repair.json",
+                                                     "scores.csv"};
+  return std::ranges::find(kOurs, file) != kOurs.end();
 }
 
 // The index with what the replaced components are now; nothing: it says so already. A loader that went by

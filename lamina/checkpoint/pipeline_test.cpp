@@ -84,7 +84,7 @@ TEST_F(PipelineFolder, AReplacedComponentLeavesNothingBehind) {
 }
 
 TEST_F(PipelineFolder, WhatSpeaksOfTheModelAsItWasStaysBehind) {
-  for (const char* file : {"report.html", "report.json", "repair.json", "LICENSE", "plan.json"})
+  for (const char* file : {"report.html", "report.json", "repair.json", "scores.csv", "LICENSE", "plan.json"})
     put(file, "{}");
   put("scheduler/README.md", "");
   const Pipeline pipeline = open_pipeline(own_.path());

@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <ctime>
 #include <fstream>
 #include <set>
 
 #include "lamina/base/text.h"
+#include "lamina/checkpoint/pipeline.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/unet_view.h"
 #include "lamina/plan/fold.h"
@@ -16,6 +18,7 @@
 namespace lamina::cli {
 
 using report::Notation;
+namespace fs = std::filesystem;
 
 int64_t usual_context(const Blueprint& blueprint) {
   return std::min<int64_t>(blueprint.context, 1024);
@@ -120,10 +123,14 @@ std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& pl
   return figures;
 }
 
+std::string folder_name(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return shown(normal.has_filename() ? normal.filename() : normal.parent_path().filename());
+}
+
 std::string model_name(const Opened& opened) {
-  const std::filesystem::path path = opened.checkpoint.path.lexically_normal();
-  if (opened.checkpoint.gguf) return shown(path.stem());
-  return shown(path.has_filename() ? path.filename() : path.parent_path().filename());
+  return opened.checkpoint.gguf ? shown(opened.checkpoint.path.lexically_normal().stem())
+                                : folder_name(opened.checkpoint.path);
 }
 
 namespace {
@@ -201,11 +208,69 @@ report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written&
                              .checked = "reopened and compared bit for bit with what was meant",
                              .code = "lamina generate . -p 'Hello'",
                              .language = "sh"});
-  for (const Edit& edit : plan.edits) card.plan.push_back(named(edit, opened.blueprint));
+  card.plan = plan_lines(plan, opened.blueprint);
   card.command = std::move(command);
   card.version = std::string(version_of());
   card.date = today();
   return card;
+}
+
+std::vector<std::string> plan_lines(const Plan& plan, const Blueprint& blueprint) {
+  std::vector<std::string> lines;
+  for (const Edit& edit : plan.edits) lines.push_back(named(edit, blueprint));
+  return lines;
+}
+
+namespace {
+
+// A class as Python can import it; a name that is none never gets into lines that people run.
+std::string importable(const std::string& name, std::string otherwise) {
+  const bool word = std::ranges::all_of(
+      name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; });
+  return word && !name.empty() && !std::isdigit(static_cast<unsigned char>(name[0])) ? name
+                                                                                     : std::move(otherwise);
+}
+
+std::string loading(const std::string& name, std::string_view variable, std::string_view where) {
+  return fmt::format("from diffusers import {0}\n{1} = {0}.from_pretrained({2})\n", name, variable, where);
+}
+
+// Lines for diffusers; empty where a stock loader would not make what the file holds.
+std::string diffusers_lines(const fs::path& folder, const Opened& denoiser) {
+  const std::string own = json_string_or(denoiser.checkpoint.config, "_class_name", "", "config.json");
+  if (stock_name(own) != own) return {};
+  const std::string unet = importable(own, "UNet2DConditionModel");
+  if (!is_pipeline(folder)) return loading(unet, "unet", R"(".")");
+  const std::string whole =
+      importable(json_string_or(open_pipeline(folder).index, "_class_name", "", "model_index.json"),
+                 "DiffusionPipeline");
+  return loading(whole, "pipeline", R"(".")") + "\n# the denoiser alone\n" +
+         loading(unet, "unet", R"(".", subfolder="unet")");
+}
+
+}  // namespace
+
+std::string denoiser_card(const fs::path& folder, report::ModelCard said) {
+  const bool whole = is_pipeline(folder);
+  const Opened denoiser = open(whole ? folder / "unet" : folder);
+  const std::string lines = diffusers_lines(folder, denoiser);
+  said.pipeline = "text-to-image";
+  said.library = lines.empty() ? "" : "diffusers";
+  if (!lines.empty())
+    said.openings.push_back({.tool = "diffusers", .checked = "", .code = lines, .language = "python"});
+  said.openings.push_back(
+      {.tool = "lamina",
+       .checked = "the denoiser was reopened, and has the tensors that its config declares",
+       .code = whole ? "lamina draw . \"a small red ring\" -o picture.png" : "lamina inspect .",
+       .language = "sh"});
+  if (lines.empty())
+    said.limits.insert(
+        said.limits.begin(),
+        "diffusers does not open the denoiser: its config says what is gone or looks otherwise, which stock "
+        "classes do not read, and its class name keeps them from making another function of the file.");
+  said.version = std::string(version_of());
+  said.date = today();
+  return report::to_markdown(said);
 }
 
 report::Section open_section(const std::vector<Written>& written, std::string otherwise) {

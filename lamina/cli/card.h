@@ -2,6 +2,7 @@
 // made the plan or a person did.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ Counted counted(const Blueprint& blueprint, const Plan& plan);  // what the plan
 // Parameters, weight file (when something was written), FLOPs and key-value cache: before and after.
 std::vector<report::Figure> counted_figures(const Opened& opened, const Plan& plan, const Written* written);
 
+// "smaller" of "runs/smaller/".
+std::string folder_name(const std::filesystem::path& path);
 // "SmolLM2-135M-Instruct": the folder's or the file's name.
 std::string model_name(const Opened& opened);
 
@@ -32,6 +35,14 @@ std::string done_by(const Plan& plan, size_t parts = 0);
 // The card of one written folder, with what can be counted; `summary` and measured figures are the caller's.
 report::ModelCard card_of(const Opened& opened, const Plan& plan, const Written& written,
                           std::string command);
+
+// One line an edit: "down_blocks.0.attentions.1 (d0.a1), score 0.13".
+std::vector<std::string> plan_lines(const Plan& plan, const Blueprint& blueprint);
+
+// README.md of a folder that holds a denoiser, a pipeline or a U-Net alone, as it stands there: what opens it
+// is read off it. `said` is all else: title, model it was made of, what was done and measured. Throws Error
+// when the folder's tensors are not those that its config declares.
+std::string denoiser_card(const std::filesystem::path& folder, report::ModelCard said);
 
 // "Open it elsewhere": what was written and what opens it; `otherwise` where nothing was.
 report::Section open_section(const std::vector<Written>& written, std::string otherwise);

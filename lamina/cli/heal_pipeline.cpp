@@ -114,7 +114,7 @@ class Healing {
     const Pipeline pipeline = open_pipeline(flags_.pipeline);
     const Painter painter(pipeline, {.dtype = arithmetic_of(training_.dtype), .without_denoiser = true});
     Opened opened = denoiser_of(pipeline);
-    run_.name = pipeline.path.filename().string();
+    run_.name = folder_name(pipeline.path);
     open_teacher();
     const int64_t side = flags_.size > 0 ? flags_.size : usual_side(opened, painter);
     const PictureData data = data_of(flags_, painter, side, options_.seed);
@@ -284,6 +284,7 @@ class Healing {
     write_pipeline(pipeline, {{"unet", &checkpoint}}, out, {.write = {.dtype = type, .watch = {}}});
     finish_settings();
     const report::Report report = report_of(run_);
+    write_file(out / "README.md", denoiser_card(out, card_of(run_)));
     write_file(folder_.path() / "report.html", report::to_html(report));
     Json json = report::to_json(report);
     write_file(folder_.path() / "report.json", json.dump(2) + "\n");

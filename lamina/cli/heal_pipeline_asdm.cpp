@@ -1,5 +1,7 @@
 #include "lamina/cli/heal_pipeline_asdm.h"
 
+#include <algorithm>
+
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
@@ -23,10 +25,19 @@ Plan plan_of_cut(const fs::path& pipeline, const fs::path& named) {
   return plan_from_json(parse_json(read_file(path), shown(path)), shown(path));
 }
 
+bool same_places(const Blueprint& one, const Blueprint& other) {
+  return std::ranges::equal(one.parts, other.parts, {}, &Part::path, &Part::path);
+}
+
 void check_is_cut(const Opened& student, const Opened& teacher, const Plan& plan) {
   const Checkpoint cut = apply(teacher.checkpoint, teacher.blueprint, plan);
   const std::string start =
       fmt::format("{} is not the teacher with the plan applied", shown(student.checkpoint.path));
+  if (!same_places(student.blueprint, teacher.blueprint))
+    fail(
+        "{}: a stock config says it, without places for what is gone, and --incubate goes by the plan's "
+        "places; prune with --layout any, or heal without --incubate",
+        start);
   if (cut.config != student.checkpoint.config)
     fail("{}: its config is another; give the plan and the teacher of this cut, made with --layout any",
          start);

@@ -16,6 +16,10 @@ namespace lamina::cli {
 // none.
 Plan plan_of_cut(const std::filesystem::path& pipeline, const std::filesystem::path& named);
 
+// Whether two denoisers have the same parts at the same places, gone ones included. A cut that was written as
+// a stock config says it has fewer, and what is left of a stage may have moved together.
+bool same_places(const Blueprint& one, const Blueprint& other);
+
 // Throws Error unless `student` is the teacher with the plan applied, number for number: incubation starts
 // there, and numbers of the student's own would be lost.
 void check_is_cut(const Opened& student, const Opened& teacher, const Plan& plan);

@@ -8,6 +8,7 @@
 
 #include "lamina/cli/training.h"
 #include "lamina/heal/features.h"
+#include "lamina/report/model_card.h"
 
 namespace lamina::cli {
 
@@ -42,6 +43,7 @@ struct HealedPipeline {
 // as none there, so that they add up to 1.
 std::vector<std::pair<std::string, double>> shares_of(const HealedPipeline& run);
 report::Report report_of(const HealedPipeline& run);
+report::ModelCard card_of(const HealedPipeline& run);  // but for what opens it
 Json incubation_json(const HealedPipeline& run);
 std::string summary_of(const HealedPipeline& run, const std::filesystem::path& target);
 

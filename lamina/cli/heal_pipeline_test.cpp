@@ -6,6 +6,7 @@
 #include "lamina/base/file.h"
 #include "lamina/cli/heal_pipeline_asdm.h"
 #include "lamina/cli/heal_pipeline_flags.h"
+#include "lamina/family/unet_layout.h"
 #include "tests/laws/tiny.h"
 #include "tests/unet_config.h"
 
@@ -43,6 +44,20 @@ TEST_F(Beginning, IsTheTeacherWithThePlanAndNothingElse) {
   EXPECT_THAT(tests::refusal([&] { check_is_cut(teacher_, teacher_, plan_); }), HasSubstr("its config"));
   const Plan other = tiny::cuts({"down_blocks.1.resnets.1"});
   EXPECT_THAT(tests::refusal([&] { check_is_cut(student, teacher_, other); }), HasSubstr("its config"));
+}
+
+TEST_F(Beginning, ACutThatAStockConfigSaysIsRefusedInASentence) {
+  const Plan plan = tiny::cuts({"mid_block.attentions.0", "mid_block.resnets.1"});
+  const Blueprint& blueprint = teacher_.blueprint;
+  const unet::Expressed expressed =
+      unet::express(teacher_.checkpoint.config, blueprint, removed_sites(plan, blueprint), {});
+  ASSERT_TRUE(expressed.possible) << expressed.why;
+  const Opened student = written(unet::compacted(teacher_.checkpoint, expressed), "stock");
+  EXPECT_FALSE(same_places(student.blueprint, blueprint));
+  EXPECT_TRUE(same_places(written(cut(), "cut").blueprint, blueprint));
+  const std::string said = tests::refusal([&] { check_is_cut(student, teacher_, plan); });
+  EXPECT_THAT(said, HasSubstr("a stock config says it"));
+  EXPECT_THAT(said, HasSubstr("prune with --layout any, or heal without --incubate"));
 }
 
 TEST_F(Beginning, NumbersOfTheStudentsOwnAreNotLost) {

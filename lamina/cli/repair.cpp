@@ -8,7 +8,9 @@
 
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/heal_pipeline_asdm.h"
 #include "lamina/cli/prune_unet.h"
 #include "lamina/cli/session.h"
 
@@ -56,6 +58,35 @@ Json json_of(const repair::Repaired& repaired) {
                             {"joint", row.joint},
                             {"kept", row.kept}});
   return json;
+}
+
+report::ModelCard card_of(const repair::Repaired& repaired, const fs::path& cut, const fs::path& whole) {
+  using Better = report::Figure::Better;
+  const report::Format error{report::Notation::significant, 4, ""};
+  const auto kept = std::ranges::count_if(repaired.rows, &repair::Row::kept);
+  return {
+      .title = fmt::format("{}, repaired", folder_name(cut)),
+      .base_model = folder_name(cut),
+      .tags = {"pruned"},
+      .summary = fmt::format(
+          "{} of {} maps behind what was cut were fitted anew by least squares to what {} does there, "
+          "without training; that took the mean square from its answers, on samples that were not fitted "
+          "to, from {:.4g} to {:.4g}.",
+          kept, repaired.rows.size(), folder_name(whole), repaired.before, repaired.after),
+      .figures = {{.name = "Distance to the whole model",
+                   .before = repaired.before,
+                   .after = repaired.after,
+                   .format = error,
+                   .better = Better::lower,
+                   .measured = "mean square of the answers' difference, on samples held out"},
+                  {.name = "On the samples fitted to",
+                   .before = repaired.fitted_before,
+                   .after = repaired.fitted_after,
+                   .format = error,
+                   .better = Better::lower,
+                   .measured = "the same; repair.json has it map by map"}},
+      .limits = {"Errors at single times say little of whole pictures: draw some from fixed seeds and look "
+                 "at them."}};
 }
 
 }  // namespace
@@ -123,6 +154,11 @@ int run_repair(int argc, char** argv) {
         "folder of pictures");
   const bool is_whole = is_pipeline(cut_path);
   const Opened cut = open(is_whole ? cut_path / "unet" : cut_path);
+  if (!same_places(cut.blueprint, whole.blueprint()))
+    fail(
+        "{}: a stock config says this cut, without places for what is gone, and repair goes by the whole "
+        "denoiser's places; prune with --layout any, or let this one learn with lamina heal",
+        shown(cut_path));
   const fs::path drawn = folder.path() / "samples";
   fs::create_directories(drawn);
   const UnetData data = make_data(whole, options, captions, drawn, watch);
@@ -138,6 +174,9 @@ int run_repair(int argc, char** argv) {
   else
     write_folder(repaired.opened.checkpoint, folder.path(), write);
   write_file(folder.path() / "repair.json", json_of(repaired).dump(2) + "\n");
+  report::ModelCard card = card_of(repaired, cut_path, whole_path);
+  card.command = command_line(argc, argv, "repair");
+  write_file(folder.path() / "README.md", denoiser_card(folder.path(), std::move(card)));
   folder.commit();
   terminal.clear();
   print(json ? json_of(repaired).dump(2) + "\n" : text_of(repaired, folder.target()));

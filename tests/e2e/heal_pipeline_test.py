@@ -6,6 +6,7 @@
 The networks are so small that they learn nothing of use; whether they learn at all is looked at.
 """
 import copy
+import importlib.util
 import json
 import signal
 import struct
@@ -17,6 +18,8 @@ import zlib
 import scenes_test
 from scenes_test import DENOISER, run
 
+DIFFUSERS = importlib.util.find_spec("diffusers") is not None
+OF_A_RUN = ["README.md", "report.html", "report.json", "repair.json", "scores.csv"]
 FLAGS = ["--batch", 2, "--held-out", 4, "--steps", 6, "--checkpoint-every", 2, "-q"]
 
 
@@ -91,9 +94,9 @@ class HealPipeline(scenes_test.Case):
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def cut(self, name="cut"):
-        done = run("prune", self.teacher, "--method", "magnitude", "--params", "85%", "--pictures", "scene", "--samples", 2, "--heldout", 2,
-                   "--compare", "none", "--trajectory", 0, "-q", "-o", self.folder / name)
+    def cut(self, name="cut", *flags):
+        done = run("prune", self.teacher, "--method", "magnitude", "--params", "85%", "--pictures", "scenes", "--samples", 2, "--heldout", 2,
+                   "--compare", "none", "--trajectory", 0, "-q", "-o", self.folder / name, *flags)
         self.assertEqual(done.returncode, 0, done.stderr)
         return self.folder / name
 
@@ -128,6 +131,59 @@ class HealPipeline(scenes_test.Case):
             self.assertEqual(done.returncode, 0, done.stderr)
         strip = lambda data: data[8 + struct.unpack("<Q", data[:8])[0]:]
         self.assertEqual(*(strip(weights(self.folder / name / "pipeline")) for name in ("whole", "halves")))
+
+    def repair(self, cut, name, *flags):
+        return run("repair", cut, self.teacher, "--pictures", "scenes", "--samples", 2, "--heldout", 1, "-q", "-o", self.folder / name, *flags)
+
+    def test_every_pipeline_has_a_card_of_its_own(self):
+        for name in OF_A_RUN:
+            (self.teacher / name).write_text("of another model", encoding="utf-8")
+        stock, own = self.cut("stock", "--layout", "stock"), self.cut("own")
+        for name in OF_A_RUN[1:3]:
+            self.assertNotIn("of another model", (stock / name).read_text(encoding="utf-8"))
+        self.student = stock
+        healed = self.heal("--pictures", "scenes") / "pipeline"
+        done = self.repair(own, "repaired")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        repaired = self.folder / "repaired"
+        for folder, base, tag in [(stock, "pipeline", "pruned"), (own, "pipeline", "pruned"), (healed, "stock", "healed"), (repaired, "own", "pruned")]:
+            with self.subTest(folder=folder.name, base=base):
+                card = (folder / "README.md").read_text(encoding="utf-8")
+                for line in (f'base_model: "{base}"', f'- "{tag}"', "## What was measured", "## How to make it again", "lamina draw . "):
+                    self.assertIn(line, card)
+                stock_class = json.loads((folder / "unet" / "config.json").read_text())["_class_name"]
+                self.assertEqual(json.loads((folder / "model_index.json").read_text())["unet"], ["diffusers", stock_class])
+                opens = folder in (stock, healed)
+                self.assertEqual(stock_class == "UNet2DConditionModel", opens)
+                self.assertEqual('StableDiffusionPipeline.from_pretrained(".")' in card, opens, card)
+                self.assertEqual("diffusers does not open the denoiser" in card, not opens, card)
+        for folder in (healed, repaired):
+            for name in OF_A_RUN[1:]:
+                self.assertEqual((folder / name).exists(), (folder, name) == (repaired, "repair.json"), name)
+        # What is healed again says nothing of what was repaired before.
+        self.student = repaired
+        again = self.heal("--pictures", "scenes", name="again") / "pipeline"
+        self.assertFalse((again / "repair.json").exists())
+        if DIFFUSERS:
+            import diffusers
+            for folder in (stock, healed):
+                unet, loading = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet", output_loading_info=True)
+                self.assertFalse(any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), loading)
+                self.assertIsInstance(diffusers.StableDiffusionPipeline.from_pretrained(folder).unet, diffusers.UNet2DConditionModel)
+            # It would make another function of these.
+            for folder in (own, repaired):
+                with self.assertRaises(Exception):
+                    diffusers.StableDiffusionPipeline.from_pretrained(folder)
+
+    def test_cuts_that_stock_configs_say_are_refused_in_a_sentence(self):
+        stock = self.cut("stock", "--layout", "stock")
+        done = self.repair(stock, "refused")
+        incubated = run("heal", stock, "--teacher", self.teacher, "--pictures", "scenes", "--incubate", "sequential", "-o", self.folder / "refused", *FLAGS)
+        for refused in (done, incubated):
+            self.assertEqual(refused.returncode, 1, refused.stdout)
+            self.assertIn("prune with --layout any, or", refused.stderr)
+            self.assertEqual(len(refused.stderr.strip().splitlines()), 1, refused.stderr)
+        self.assertFalse((self.folder / "refused").exists())
 
     def test_a_scorer_says_what_pictures_mean(self):
         flags = ["--teacher", self.teacher, "--pictures", "scenes", "--semantic", 0.5]
