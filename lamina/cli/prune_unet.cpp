@@ -177,6 +177,9 @@ Json summary_json(const UnetRun& run, const report::Report& report, const fs::pa
 }  // namespace
 
 bool names_denoiser(int argc, char** argv) {
+  // Flags that only denoisers have.
+  constexpr std::string_view own[] = {"--params",   "--macs",   "--ms",        "--pictures",
+                                      "--captions", "--layout", "--criterion", "--scorer"};
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "-o" || word == "--output") {
@@ -186,6 +189,8 @@ bool names_denoiser(int argc, char** argv) {
       for (const char* name : {"laptop", "asdm", "bk-sdm", "taylor", "block-influence"})
         if (std::string_view(argv[i + 1]) == name) return true;
       ++i;
+    } else if (std::ranges::find(own, word) != std::end(own)) {
+      return true;  // so that a folder that is none is what is complained of
     } else if (!word.starts_with('-') && is_denoiser(word)) {
       return true;
     }
@@ -230,6 +235,11 @@ int run_prune_unet(int argc, char** argv) {
   const Watch watch = terminal.watch();
   StagedFolder folder(out,
                       {.replace = force, .resume = resume ? kWork : "", .inputs = {model, captions_file}});
+  if (fs::exists(model) && !is_denoiser(model))
+    fail(
+        "{}: is no diffusers pipeline (it has no model_index.json) and no U-Net's folder; its flags are for "
+        "those",
+        model.string());
   const Subject subject = open_subject(model, options);
   const std::vector<std::string> captions =
       captions_file.empty() ? std::vector<std::string>{} : captions_from(captions_file);

@@ -185,7 +185,7 @@ struct PlanRow {
   double joint = report::not_measured;       // on samples that were not scored on
   double error = report::not_measured;       // its standard error
   double clean = report::not_measured;       // weighed as an error of the clean picture that follows
-  double trajectory = report::not_measured;  // of the last latents, at equal seeds
+  double trajectory = report::not_measured;  // of the last latents, a share of their variance
   bool expressible = false;
   std::string said = {};       // the config's wiring, or why there is none
   std::string layout = "any";  // "any": its parts are skipped; else as a stock config wires what is left

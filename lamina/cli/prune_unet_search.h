@@ -88,7 +88,8 @@ class PlanLosses {
 
 // ---- prune_unet_trajectory.cpp
 
-// What plans do to pictures: mean squared change of the last latents from the whole model's at equal seeds.
+// What plans do to pictures: mean squared change of the last latents from the whole model's at equal seeds,
+// as a share of their variance.
 class Trajectories {
  public:
   enum class Prompts { tried, shown };

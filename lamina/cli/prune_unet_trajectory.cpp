@@ -15,9 +15,10 @@ double Trajectories::of(const std::vector<int>& removed, const std::string& layo
   if (const Json* known = task_.journal.find(key)) return known->get<double>();
   if (task_.watch.stop.stop_requested()) throw Stopped{};
   if (!whole_) whole_ = last_latents({}, "any");
-  const double change = (last_latents(removed, layout) - *whole_).square().mean().item<double>();
-  task_.journal.add(key, change);
-  return change;
+  const Tensor change = (last_latents(removed, layout) - *whole_).square().mean();
+  const double share = (change / whole_->var()).item<double>();
+  task_.journal.add(key, share);
+  return share;
 }
 
 Tensor Trajectories::last_latents(const std::vector<int>& removed, const std::string& layout) const {
