@@ -334,7 +334,8 @@ class Healing {
 
 bool heals_pipeline(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
-    if (argv[i][0] != '-' && is_pipeline(argv[i])) return true;
+    const std::string_view word = argv[i];
+    if (word == "--pictures" || (!word.starts_with('-') && is_pipeline(word))) return true;
   }
   return false;
 }
