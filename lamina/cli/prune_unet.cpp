@@ -51,8 +51,8 @@ std::string criterion_of(const std::string& method, const std::string& asked) {
     fail("--criterion {}: {} judges by its own ({}); laptop takes any", asked, method, own);
   // Cuts and windows are held against each other, so both have to have it.
   const laptop::Criterion criterion = laptop::criterion_from_name(asked);
-  if (!laptop::reads_scores(criterion) || laptop::loss_of_plans(criterion) != criterion)
-    fail("--criterion {}: asdm judges by output, time-weighted or clean", asked);
+  if (laptop::loss_of_plans(criterion) != criterion)
+    fail("--criterion {}: asdm judges by output, time-weighted, clean or trajectory", asked);
   return asked;
 }
 

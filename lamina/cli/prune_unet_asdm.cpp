@@ -30,6 +30,30 @@ Opened carried_out(const Subject& subject, const Plan& plan) {
   return declare(apply(subject.opened().checkpoint, subject.blueprint(), plan));
 }
 
+// What windows at each place change, by the criterion that cuts are judged by.
+std::vector<double> losses_of(const UnetTask& task, laptop::Criterion criterion,
+                              std::span<const Regional> edits, std::span<const Inputs> samples,
+                              std::vector<asdm::Preview>& previews) {
+  std::vector<double> losses;
+  if (criterion == laptop::Criterion::trajectory) {
+    Trajectories trajectories(task, {}, Trajectories::Prompts::tried);
+    for (size_t i = 0; i < edits.size(); ++i)
+      losses.push_back(trajectories.of(previews[i], "windows at " + edits[i].site));
+    return losses;
+  }
+  constexpr const char* kChanges = "windows";
+  if (!task.journal.find(kChanges))
+    task.journal.add(kChanges, asdm::changes_by(task.subject.model(), edits, samples, task.watch));
+  const std::vector<double> times = task.times(task.data.scoring);
+  for (const Json& of_samples : *task.journal.find(kChanges)) {
+    const auto values = of_samples.get<std::vector<double>>();
+    losses.push_back(laptop::mean(laptop::weighed(criterion, values, std::span(times).first(values.size()),
+                                                  task.subject.schedule))
+                         .value);
+  }
+  return losses;
+}
+
 // Windows at every large map: what they do to the answer, and the milliseconds that they save.
 std::vector<asdm::Choice> priced_windows(const UnetTask& task, laptop::Criterion criterion) {
   const Model& model = task.subject.model();
@@ -40,31 +64,23 @@ std::vector<asdm::Choice> priced_windows(const UnetTask& task, laptop::Criterion
   const std::vector<Regional> edits =
       asdm::regional_at(model, samples.front(), windows_of(task.options), task.options.regional_side);
   if (edits.empty()) return {};
-  constexpr const char *kChanges = "windows", *kSaved = "milliseconds of windows";
-  if (!task.journal.find(kChanges))
-    task.journal.add(kChanges, asdm::changes_by(model, edits, samples, task.watch));
+  constexpr const char* kSaved = "milliseconds of windows";
+  std::vector<asdm::Preview> previews;
+  for (const Regional& edit : edits) previews.emplace_back(model.blueprint(), Plan{.edits = {edit}});
   if (!task.journal.find(kSaved)) {
-    std::vector<asdm::Preview> previews;
-    for (const Regional& edit : edits) previews.emplace_back(model.blueprint(), Plan{.edits = {edit}});
     std::vector<StepChange> steps;
     for (size_t i = 0; i < edits.size(); ++i)
       steps.push_back({.site = model.blueprint().site(edits[i].site), .tap = &previews[i]});
     task.journal.add(kSaved, milliseconds_saved(model, steps, samples.front(),
                                                 static_cast<int>(task.options.repeats), kSaved, task.watch));
   }
-  const Json &changes = *task.journal.find(kChanges), &saved = *task.journal.find(kSaved);
-  const std::vector<double> times = task.times(task.data.scoring);
-  const auto loss = [&](const Json& of_samples) {
-    const auto values = of_samples.get<std::vector<double>>();
-    return laptop::mean(laptop::weighed(criterion, values, std::span(times).first(values.size()),
-                                        task.subject.schedule))
-        .value;
-  };
+  const Json& saved = *task.journal.find(kSaved);
+  const std::vector<double> losses = losses_of(task, criterion, edits, samples, previews);
   std::vector<asdm::Choice> choices;
   for (size_t i = 0; i < edits.size(); ++i)
     choices.push_back({.site = task.subject.blueprint().site(edits[i].site),
                        .windows = edits[i].windows,
-                       .loss = loss(changes.at(i)),
+                       .loss = losses[i],
                        .milliseconds = saved.at(i).get<double>()});
   return choices;
 }

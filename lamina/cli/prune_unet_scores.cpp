@@ -48,7 +48,8 @@ std::vector<double> picture_drops(const UnetTask& task, std::span<const Site> ca
                                         .side = painter.autoencoder().factor() * task.subject.height},
                                        0, options.scored_pictures);
   const auto sure = [&](std::span<const Site> removed) {
-    Skipping denoiser(task.subject.model(), removed);
+    Skip skip = without(task.subject.model(), removed);
+    Tapped denoiser(task.subject.model(), skip);
     DrawScenes drawing{.steps = options.trajectory_steps, .guidance = options.cfg};
     drawing.watch.stop = task.watch.stop;
     return scene_likelihood(*scorer, draw_scenes(painter, denoiser, trial.captions, drawing).pixels,

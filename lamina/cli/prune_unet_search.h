@@ -32,18 +32,22 @@ struct UnetTask {
   void tick(std::string phase, int64_t done, int64_t total, double best) const;
 };
 
-// A denoiser without some of its parts.
-class Skipping : public Denoiser {
+// A denoiser with a tap in every pass.
+class Tapped : public Denoiser {
  public:
-  Skipping(const Model& model, std::span<const Site> removed) : model_(model), skip_(model.blueprint()) {
-    for (Site site : removed) skip_.add(site);
-  }
-  Tensor operator()(const Inputs& inputs, int64_t, int64_t) override { return model_.run(inputs, skip_); }
+  Tapped(const Model& model, Tap& tap) : model_(model), tap_(tap) {}
+  Tensor operator()(const Inputs& inputs, int64_t, int64_t) override { return model_.run(inputs, tap_); }
 
  private:
   const Model& model_;
-  Skip skip_;
+  Tap& tap_;
 };
+
+inline Skip without(const Model& model, std::span<const Site> removed) {
+  Skip skip(model.blueprint());
+  for (Site site : removed) skip.add(site);
+  return skip;
+}
 
 // ---- prune_unet_scores.cpp
 
@@ -95,9 +99,12 @@ class Trajectories {
   enum class Prompts { tried, shown };
   Trajectories(const UnetTask& task, std::vector<Site> candidates, Prompts prompts);
   double of(const std::vector<int>& removed, const std::string& layout);
+  // Of the model with that tap; `key` names it.
+  double of(Tap& tap, const std::string& key);
 
  private:
-  Tensor last_latents(const std::vector<int>& removed, const std::string& layout) const;
+  double changed_by(Denoiser& denoiser, const std::string& key);
+  Tensor last_latents(Denoiser& denoiser) const;
 
   const UnetTask& task_;
   std::vector<Site> candidates_;

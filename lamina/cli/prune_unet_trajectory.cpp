@@ -10,25 +10,34 @@ Trajectories::Trajectories(const UnetTask& task, std::vector<Site> candidates, P
     : task_(task), candidates_(std::move(candidates)), prompts_(prompts) {}
 
 double Trajectories::of(const std::vector<int>& removed, const std::string& layout) {
-  const std::string key = fmt::format("trajectory {} {} {}", prompts_ == Prompts::tried ? "tried" : "shown",
-                                      wiring(layout), fmt::join(removed, ","));
+  const Model& model = task_.subject.model();
+  const std::unique_ptr<Model> other = wired_anew(task_, candidates_, removed, layout);
+  Skip skip = without(model, laptop::sites_of(candidates_, removed));
+  Tapped skipping(model, skip);
+  const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
+  return changed_by(wired ? *wired : skipping, fmt::format("{} {}", wiring(layout), fmt::join(removed, ",")));
+}
+
+double Trajectories::of(Tap& tap, const std::string& key) {
+  Tapped tapped(task_.subject.model(), tap);
+  return changed_by(tapped, key);
+}
+
+double Trajectories::changed_by(Denoiser& denoiser, const std::string& name) {
+  const std::string key =
+      fmt::format("trajectory {} {}", prompts_ == Prompts::tried ? "tried" : "shown", name);
   if (const Json* known = task_.journal.find(key)) return known->get<double>();
   if (task_.watch.stop.stop_requested()) throw Stopped{};
-  if (!whole_) whole_ = last_latents({}, "any");
-  const Tensor change = (last_latents(removed, layout) - *whole_).square().mean();
+  if (!whole_) whole_ = last_latents(*plain(task_.subject.model()));
+  const Tensor change = (last_latents(denoiser) - *whole_).square().mean();
   const double share = (change / whole_->var()).item<double>();
   task_.journal.add(key, share);
   return share;
 }
 
-Tensor Trajectories::last_latents(const std::vector<int>& removed, const std::string& layout) const {
+Tensor Trajectories::last_latents(Denoiser& denoiser) const {
   const InferenceMode evaluating;
   const Subject& subject = task_.subject;
-  const std::vector<Site> sites = laptop::sites_of(candidates_, removed);
-  const std::unique_ptr<Model> other = wired_anew(task_, candidates_, removed, layout);
-  const std::unique_ptr<Denoiser> wired = other ? plain(*other) : nullptr;
-  Skipping skipping(subject.model(), sites);
-  Denoiser& denoiser = wired ? *wired : skipping;
   Watch quiet = task_.watch;
   quiet.tick = {};
   const UnetData::Prompts& prompts = prompts_ == Prompts::tried ? task_.data.tried : task_.data.shown;

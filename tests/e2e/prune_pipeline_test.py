@@ -78,5 +78,29 @@ class Resume(unittest.TestCase):
         self.assertEqual(list(self.folder.iterdir()), [])
 
 
+class ByPictures(unittest.TestCase):
+    """Parts, windows and plans judged by the pictures that they lead to."""
+    QUICK = ["--pictures", "scenes", "--samples", 4, "--batch", 2, "--heldout", 2, "--rerank", 3, "--refine", 0, "--repeats", 1, "--compare", "none",
+             "--scored-pictures", 2, "--trajectory", 1, "--trajectory-steps", 2, "-q", "--plan-only", "--criterion", "trajectory"]
+
+    def test_laptop_and_asdm(self):
+        with tempfile.TemporaryDirectory() as temporary:
+            out = pathlib.Path(temporary) / "out"
+            for flags in (["--macs", "90%"], ["--method", "asdm", "--macs", "90%", "--outer", 9, "--regional-side", 16, "--window", 8, "--cell", 4]):
+                done = run("prune", PIPELINE, "-o", out, "--force", *flags, *self.QUICK)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                scores = [line.split(",") for line in (out / "scores.csv").read_text().splitlines()]
+                self.assertEqual(scores[0][-1], "criterion_trajectory")
+                self.assertTrue(all(float(line[-1]) >= 0 for line in scores[1:]))
+                # What no part changes is no judgement.
+                self.assertGreater(len({line[-1] for line in scores[1:]}), 30)
+
+    def test_wants_the_whole_pipeline(self):
+        with tempfile.TemporaryDirectory() as temporary:
+            done = run("prune", PIPELINE / "unet", "-o", pathlib.Path(temporary) / "out", "--criterion", "trajectory", "-q")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("give the whole pipeline", done.stderr)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=0)
