@@ -1,6 +1,10 @@
 // lamina apply: a plan made earlier, or a list written by hand, on this or a compatible model. Needs no torch
 // and little memory: the largest tensor's pages and a constant.
+#include "lamina/cli/apply.h"
+
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "lamina/base/error.h"
 #include "lamina/base/staging.h"
@@ -14,16 +18,47 @@ namespace lamina::cli {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr std::string_view kFoldGates = "--fold-gates";
+
+// Adds what folding the gates takes to a plan; parts that the plan takes out need none.
+FoldAnswer folded_into(Plan& plan, const Opened& opened, const FoldAsked& asked, const FoldGates& fold) {
+  if (!fold) fail("{}: is the engine's, which was not asked", kFoldGates);
+  if (opened.blueprint.family != "unet") fail("{}: is no U-Net", shown(opened.checkpoint.path));
+  FoldAnswer answer = fold(opened, asked);
+  const std::vector<Site> removed = removed_sites(plan, opened.blueprint);
+  for (const Blend& edit : answer.edits) {
+    if (std::ranges::find(removed, opened.blueprint.site(edit.site)) == removed.end())
+      plan.edits.emplace_back(edit);
+  }
+  plan.provenance["fold"] = answer.measured;
+  return answer;
+}
+
+}  // namespace
+
+bool asks_to_fold(int argc, char** argv) {
+  return std::any_of(argv, argv + argc,
+                     [](const char* word) { return std::string_view(word).starts_with(kFoldGates); });
+}
+
 int run_apply(int argc, char** argv) {
+  return run_apply_with(argc, argv, {});
+}
+
+int run_apply_with(int argc, char** argv, const FoldGates& fold) {
   CLI::App app(
       "Cut a model by a plan, or by a list of blocks.\n\n"
       "Example: lamina apply MODEL plan.json -o smaller --export hf-zeroed,gguf:q8_0\n"
       "         lamina apply MODEL --drop attention:12-15,mlp:20 -o smaller\n"
-      "         lamina apply PIPELINE --drop d0.a1,u3.a1,mid -o smaller --export proof,compact",
+      "         lamina apply PIPELINE --drop d0.a1,u3.a1,mid -o smaller --export proof,compact\n"
+      "         lamina apply HEALED --fold-gates -o plain",
       "apply");
   fs::path model, plan_path, out;
   std::string drop, forms, dtype, wiring, component;
-  bool force = false, quiet = false, anyway = false;
+  bool force = false, quiet = false, anyway = false, folds = false;
+  FoldAsked asked;
   app.add_option("MODEL", model, "folder, diffusers pipeline or GGUF file")->required();
   app.add_option("PLAN", plan_path, "plan.json");
   app.add_option("-o,--output", out, "folder to write")->required();
@@ -36,6 +71,21 @@ int run_apply(int argc, char** argv) {
   app.add_option("--wiring", wiring,
                  "of a U-Net: exact, or stock: layers go whole and what is left is wired as stock configs do")
       ->check(CLI::IsMember({"exact", "stock"}));
+  auto* flag = app.add_flag(std::string(kFoldGates), folds,
+                            "of a U-Net: kernels mixed by the time become plain ones, by their mean gates; "
+                            "says how far its answers move");
+  app.add_option("--samples", asked.times, "times, spread over all, at which gates are measured")
+      ->capture_default_str()
+      ->needs(flag)
+      ->check(CLI::Range(1, 100000));
+  app.add_option("--side", asked.side,
+                 "of the latents of noise that answers are compared on (default: the U-Net's own)")
+      ->needs(flag)
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--threads", asked.threads, "of that; 0: all cores")
+      ->capture_default_str()
+      ->needs(flag)
+      ->check(CLI::Range(0, 1024));
   app.add_option("--component", component, "of a pipeline (default: unet)");
   app.add_option("--dtype", dtype,
                  "type of the folders' weights: float32, float16, bfloat16 (default: as they came)");
@@ -43,16 +93,18 @@ int run_apply(int argc, char** argv) {
   app.add_flag("--force", force, "replace the output folder");
   app.add_flag("-q,--quiet", quiet, "no progress");
   parse(app, argc, argv);
-  if (plan_path.empty() == drop.empty()) fail("give either a plan file or --drop");
+  const bool named = !plan_path.empty(), listed = !drop.empty();
+  if ((named && listed) || (!named && !listed && !folds))
+    fail("give either a plan file or --drop, or of a U-Net with mixed kernels --fold-gates");
 
   Terminal terminal({.quiet = quiet});
   const Found found = find_model(model, component);
   const Opened& opened = found.opened;
   Plan plan;
-  if (!drop.empty()) {
+  if (listed) {
     plan = plan_from_list(drop, opened.blueprint);
     plan.provenance["method"] = "by hand";
-  } else {
+  } else if (named) {
     plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
     check_plan(plan, opened.blueprint);
     const std::string made_for =
@@ -66,6 +118,8 @@ int run_apply(int argc, char** argv) {
     }
   }
   if (!wiring.empty()) plan.provenance["wiring"] = wiring;
+  asked.watch = terminal.watch();
+  const FoldAnswer folded = folds ? folded_into(plan, opened, asked, fold) : FoldAnswer{};
   ExportOptions options = found.exporting(terminal.watch());
   if (!dtype.empty()) {
     options.dtype = dtype_from_name(dtype);
@@ -80,13 +134,15 @@ int run_apply(int argc, char** argv) {
     if (entry.request.form == Form::gguf) continue;
     report::ModelCard card = card_of(opened, plan, entry, command_line(argc, argv, "apply"));
     card.summary = done_by(plan, opened.blueprint.present().size()) +
-                   ". What that does to the model's answers was not measured here.";
+                   (folded.said.empty() ? ". What that does to the model's answers was not measured here."
+                                        : ". " + folded.said);
     write_file(folder.path() / entry.path / "README.md", report::to_markdown(card));
     if (entry.path != ".") write_file(folder.path() / entry.path / "plan.json", to_json(plan).dump(2) + "\n");
   }
   folder.commit();
   terminal.clear();
   std::string text = done_by(plan, opened.blueprint.present().size()) + ".\n";
+  if (!folded.said.empty()) text += folded.said + "\n";
   for (const Written& entry : written) {
     text += fmt::format("{:<16} {}  {}  opens in: {}\n", entry.request.text(),
                         (folder.target() / entry.path).lexically_normal().string(),

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "lamina/base/bus_error.h"
+#include "lamina/cli/apply.h"
 #include "lamina/cli/cli.h"
 #include "lamina/tensor/tensor.h"
 
@@ -13,6 +14,7 @@ namespace {
 constexpr Verb kVerbs[] = {
     {"prune", "", run_prune},
     {"heal", "", run_heal},
+    {"apply", "", run_apply_folding},
     {"repair", "", run_repair},
     {"train", "", run_train},
     {"scenes", "", run_scenes},

@@ -14,6 +14,7 @@
 #include "lamina/base/bus_error.h"
 #include "lamina/base/error.h"
 #include "lamina/base/text.h"
+#include "lamina/cli/apply.h"
 #include "lamina/cli/cli.h"
 
 namespace {
@@ -103,8 +104,9 @@ int run(int argc, char** argv) {
     const std::string_view name = verb.name, first = name.substr(0, name.find(' '));
     const int words = first == name ? 1 : 2;
     if (asked == first && (words == 1 || (argc > 2 && name.substr(first.size() + 1) == argv[2]))) {
-      return verb.run ? verb.run(argc - words, argv + words)
-                      : run_engine(verb.name, argc - words, argv + words);
+      // Of apply only what mixed kernels are folded by is computed.
+      const bool here = verb.run && !(verb.run == run_apply && asks_to_fold(argc, argv));
+      return here ? verb.run(argc - words, argv + words) : run_engine(verb.name, argc - words, argv + words);
     }
     if (asked == first) family += fmt::format("  {:<15} {}\n", name, verb.summary);
     names.emplace_back(words == 2 && asked == first && argc > 2 ? name.substr(first.size() + 1) : first);

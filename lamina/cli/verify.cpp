@@ -10,6 +10,7 @@
 #include "lamina/blueprint/absence.h"
 #include "lamina/cli/cli.h"
 #include "lamina/cli/session.h"
+#include "lamina/cli/verify_unet.h"
 #include "lamina/plan/plan.h"
 
 namespace lamina::cli {
@@ -17,6 +18,8 @@ namespace lamina::cli {
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr double kAllowed = 2e-4;  // of the largest logit, where weights are stored as they were
 
 // The models in an output of ours: the folder itself, or its folders and GGUF files.
 std::vector<fs::path> models_in(const fs::path& out) {
@@ -41,28 +44,22 @@ std::vector<fs::path> models_in(const fs::path& out) {
   return found;
 }
 
-// How far apart logits may be for what the weights were stored as.
-double tolerance(const Checkpoint& against, const Checkpoint& written) {
-  double allowed = 2e-4;
-  for (const Stored& tensor : written.tensors) {
-    const Stored* source = against.find(tensor.name);
-    const bool same = source && source->dtype == tensor.dtype;
-    if (tensor.shape.size() < 2 || same || tensor.dtype == DType::f32 || tensor.dtype == DType::f64) continue;
-    allowed = std::max(allowed, tensor.dtype == DType::f16 ? 0.02 : 0.25);
-  }
-  return allowed;
-}
-
 }  // namespace
 
 int run_verify(int argc, char** argv) {
   CLI::App app(
-      "Reopen what was written and check it.\n\nExample: lamina verify smaller --against MODEL\n"
+      "Reopen what was written and check it.\n\n"
+      "Example: lamina verify smaller --against MODEL\n"
+      "         lamina verify smaller --against PIPELINE\n"
       "The plan is OUT/plan.json unless --plan names another. With --against, logits on the embedded "
       "held-out text are compared\n"
-      "with those of MODEL, whose cut parts are skipped.",
+      "with those of MODEL, whose cut parts are skipped. A U-Net, alone or in a pipeline, is compared number "
+      "for number with\n"
+      "what the plan makes of the original, and in its answers to seeded noise; tensors that differ are "
+      "named.",
       "verify");
   fs::path out, against_path, plan_path;
+  VerifyUnet denoiser;
   int64_t tokens = 256;
   int threads = 1;
   bool json = false;
@@ -72,9 +69,26 @@ int run_verify(int argc, char** argv) {
   app.add_option("--tokens", tokens, "tokens to compare on")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 16));
+  app.add_option("--samples", denoiser.samples, "of a U-Net: samples of noise to compare on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--side", denoiser.side, "of a U-Net: side of their latents (default: its own)")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--component", denoiser.component, "of a pipeline (default: unet)");
   app.add_option("--threads", threads, "threads")->capture_default_str()->check(CLI::Range(1, 1024));
   app.add_flag("--json", json, "one object on stdout");
   parse(app, argc, argv);
+  if (holds_denoiser(out)) {
+    denoiser.out = out;
+    denoiser.against = against_path;
+    denoiser.plan = plan_path;
+    denoiser.threads = threads;
+    const Json entries = verified_denoisers(denoiser);
+    print(json ? entries.dump(2) + "\n" : denoisers_text(entries));
+    for (const Json& entry : entries)
+      if (!entry.value("ok", true)) fail("{}: is not what the plan says", out.string());
+    return Status::ok;
+  }
   if (plan_path.empty() && fs::is_directory(out) && fs::exists(out / "plan.json"))
     plan_path = out / "plan.json";
   if (plan_path.empty() && !fs::is_directory(out) && fs::exists(out.parent_path() / "plan.json"))
@@ -115,7 +129,7 @@ int run_verify(int argc, char** argv) {
       const Tensor logits = model->run({.ids = ids});
       const double difference = (logits - expected).abs().max().item<double>(),
                    scale = expected.abs().max().item<double>();
-      const double allowed = tolerance(against->opened.checkpoint, opened.checkpoint);
+      const double allowed = allowed_difference(against->opened.checkpoint, opened.checkpoint, kAllowed);
       const bool close = difference / scale <= allowed && std::isfinite(difference);
       const double same_top =
           (logits.argmax(-1) == expected.argmax(-1)).to(at::kDouble).mean().item<double>();

@@ -9,7 +9,7 @@ import subprocess
 
 import reference
 import torch
-from reference import LAMINA, Parity, edit_config, largest_difference, run
+from reference import LAMINA, Parity, edit_config, forward_of, largest_difference, load_file, run, save_file
 from unet_parity import LAYOUTS, SD, XL, diffusers, inputs, parts, silence, small, theirs
 
 diffusers.utils.logging.set_verbosity_error()
@@ -297,6 +297,34 @@ class Export(Parity):
         net, known, given = small(SD), parts(small(SD)), inputs(SD)
         silence(net, ["down_blocks.1.resnets.1"], known)
         self.within("float64, proof of a cut", largest_difference(theirs(stock(self.folder / "back"), given), theirs(net, given)), 1e-9)
+
+    def test_kernels_that_time_mixes_fold_to_plain_ones(self):
+        """With gates that no time moves diffusers gives what lamina gives of the mixture; with others it opens all the same."""
+        for number, (size, exact) in enumerate(((0.0, True), (2.0, False))):
+            self.write(f"model{number}", SD)
+            conv, plan = "down_blocks.0.resnets.0.conv2", self.folder / "plan.json"
+            plan.write_text(json.dumps({"lamina_plan": 1, "edits": [
+                {"edit": "cut", "site": "down_blocks.0.resnets.1"}, {"edit": "cut", "site": "up_blocks.3.attentions.1"},
+                {"edit": "inherit", "site": conv[:-6], "conv": "conv2", "donors": ["down_blocks.0.resnets.1.conv2"]}]}))
+            mixed, out = self.folder / f"mixed{number}", self.folder / f"plain{number}"
+            run("apply", self.folder / f"model{number}", plan, "-o", mixed, "--export", "extended", "--quiet")
+            file = mixed / "diffusion_pytorch_model.safetensors"
+            tensors, generator = load_file(file), torch.Generator().manual_seed(7)
+            tensors[f"{conv}.router.weight"].normal_(generator=generator).mul_(size)
+            tensors[f"{conv}.router.bias"].normal_(generator=generator)
+            save_file(tensors, file, metadata={"format": "pt"})
+            with self.assertRaises(ValueError):
+                Net.from_pretrained(mixed)
+            said = run("apply", mixed, "--fold-gates", "--samples", "20", "-o", out, "--export", "proof", "--quiet").decode()
+            self.assertIn("1 mixed convolution made plain", said)
+            given = inputs(SD)
+            expected = forward_of(mixed, given)["prediction"]
+            off = largest_difference(theirs(stock(out), given), expected)
+            if exact:
+                self.within("float64, folded", off, 1e-9)
+                self.within("float64, as it was said", json.loads((out / "plan.json").read_text())["fold"]["moved_most"], 1e-12)
+            else:
+                self.assertGreater(off, 1e-6)
 
     def test_a_pipeline(self):
         folder = self.folder / "pipeline"

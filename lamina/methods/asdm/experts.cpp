@@ -1,10 +1,12 @@
 #include "lamina/methods/asdm/experts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <map>
 
 #include "lamina/base/error.h"
+#include "lamina/models/registry.h"
 #include "lamina/nn/mixed_conv.h"
 
 namespace lamina::asdm {
@@ -109,6 +111,66 @@ std::vector<Blend> blends(const Model& model, std::span<const Inputs> samples, c
     edits.push_back(std::move(blend));
   }
   return edits;
+}
+
+namespace {
+
+void check_folds(const Opened& opened) {
+  size_t mixed = 0;
+  for (const Part& part : opened.blueprint.parts) {
+    for (const Experts& experts : part.experts) {
+      ++mixed;
+      if (experts.reads != Experts::Reads::time)
+        fail(
+            "{}: the gates of {} read the picture too, so their mean over times alone would say nothing of "
+            "it; "
+            "only kernels that are mixed by the time fold",
+            opened.checkpoint.path.string(), experts.conv);
+    }
+  }
+  if (mixed == 0) fail("{}: mixes no kernels, so there is nothing to fold", opened.checkpoint.path.string());
+}
+
+std::vector<Tensor> answers(const Model& model, const FoldOptions& options, std::string_view phase) {
+  std::vector<Tensor> made;
+  for (const Inputs& inputs : options.judged) {
+    if (options.watch.stop.stop_requested()) throw Stopped{};
+    made.push_back(model.run(inputs).to(at::kDouble));
+    options.watch.report({.phase = std::string(phase),
+                          .done = static_cast<double>(made.size()),
+                          .total = static_cast<double>(options.judged.size()),
+                          .detail = ""});
+  }
+  return made;
+}
+
+}  // namespace
+
+Folding fold_gates(const Opened& opened, const FoldOptions& options) {
+  check_folds(opened);
+  const InferenceMode evaluating;
+  Folding folding;
+  std::vector<Tensor> before;
+  {
+    const auto mixed = build_model(opened, {.dtype = options.dtype});
+    folding.edits = blends(*mixed, options.measured, options.watch);
+    before = answers(*mixed, options, "mixed");
+  }
+  Plan plan;
+  for (const Blend& edit : folding.edits) plan.edits.emplace_back(edit);
+  const Opened plain = declare(apply(opened.checkpoint, opened.blueprint, plan));
+  const std::vector<Tensor> after = answers(*build_model(plain, {.dtype = options.dtype}), options, "plain");
+  double change = 0, all = 0, largest_change = 0, largest = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    const Tensor difference = after[i] - before[i];
+    change += difference.square().sum().item<double>();
+    all += before[i].square().sum().item<double>();
+    largest_change = std::max(largest_change, difference.abs().max().item<double>());
+    largest = std::max(largest, before[i].abs().max().item<double>());
+  }
+  folding.moved = all > 0 ? std::sqrt(change / all) : 0;
+  folding.moved_most = largest > 0 ? largest_change / largest : 0;
+  return folding;
 }
 
 }  // namespace lamina::asdm

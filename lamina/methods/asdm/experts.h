@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lamina/base/progress.h"
+#include "lamina/family/family.h"
 #include "lamina/model/model.h"
 
 namespace lamina::asdm {
@@ -24,5 +25,21 @@ std::vector<Inherit> heirs(const Blueprint& blueprint, const Plan& cuts, const I
 
 // Every mixed convolution with its mean gates over the samples: what `lamina apply` makes plain kernels of.
 std::vector<Blend> blends(const Model& model, std::span<const Inputs> samples, const Watch& watch = {});
+
+// A checkpoint's mixed kernels made plain, and what that does to its answers.
+struct Folding {
+  std::vector<Blend> edits = {};
+  double moved = 0;       // root of the mean square of the change, of that of the answers
+  double moved_most = 0;  // the largest change, of the largest number
+};
+struct FoldOptions {
+  std::span<const Inputs> measured = {};  // gates are means over these: times, where they read nothing else
+  std::span<const Inputs> judged = {};    // how far answers move
+  at::ScalarType dtype = at::kFloat;
+  Watch watch = {};
+};
+// Throws Error where no kernels are mixed, or by what the map holds: such gates have no mean but over
+// pictures.
+Folding fold_gates(const Opened& opened, const FoldOptions& options);
 
 }  // namespace lamina::asdm

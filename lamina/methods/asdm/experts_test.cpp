@@ -146,28 +146,73 @@ TEST_F(Inheritance, TheRouterLearns) {
   }
 }
 
+// Experts of a model with these numbers in the routers' tensors of this name, and zeroes in their others.
+struct Routed {
+  Opened opened;
+  std::vector<Tensor> kept = {};
+};
+Routed routed(const Opened& start, std::string_view name, at::ScalarType dtype = at::kDouble) {
+  Routed made;
+  Checkpoint checkpoint = start.checkpoint;
+  for (Stored& stored : checkpoint.tensors) {
+    const bool router = stored.name.find(".router.") != std::string::npos;
+    if (router ? !stored.name.ends_with(name) : dtype == at::kDouble) continue;
+    const Tensor numbers = router ? normal(stored.shape, 5) : load(stored, at::kDouble);
+    made.kept.push_back(numbers.to(dtype).contiguous());
+    stored.zero = false;
+    stored.made = nullptr;
+    stored.file = nullptr;
+    stored.dtype = dtype_of(dtype);
+    stored.bytes = {static_cast<const std::byte*>(made.kept.back().const_data_ptr()),
+                    made.kept.back().nbytes()};
+  }
+  made.opened = declare(checkpoint);
+  return made;
+}
+
 TEST_F(Inheritance, FixedGatesAreAPlainModel) {
   const Opened start = edited(opened(), with(cuts(), heirs(opened().blueprint, cuts(), {})));
-  Checkpoint trained = start.checkpoint;
-  std::vector<Tensor> kept;
-  for (Stored& stored : trained.tensors) {
-    if (!stored.name.ends_with(".router.bias")) continue;  // gates that no time moves
-    kept.push_back(normal(stored.shape, 5));
-    stored.zero = false;
-    stored.dtype = DType::f64;
-    stored.bytes = {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()};
+  for (at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    const Routed mixed = routed(start, ".bias", dtype);  // gates that no time moves
+    const std::vector<Inputs> samples = {inputs()};
+    const Folding folding =
+        fold_gates(mixed.opened, {.measured = samples, .judged = samples, .dtype = dtype});
+    EXPECT_LT(folding.moved_most, dtype == at::kDouble ? 1e-13 : 1e-6);
+    EXPECT_LT(folding.moved, dtype == at::kDouble ? 1e-13 : 1e-6);
+    Plan plan;
+    for (const Blend& blend : folding.edits) plan.edits.emplace_back(blend);
+    EXPECT_EQ(plan.edits.size(), 6u);
+    const Opened plain = edited(mixed.opened, plan_from_json(to_json(plan), "plan"));
+    EXPECT_FALSE(plain.checkpoint.config.contains("lamina_experts"));
+    EXPECT_EQ(plain.checkpoint.tensors.size(), edited(opened(), cuts()).checkpoint.tensors.size());
+    const double off = dtype == at::kDouble ? 1e-12 : 1e-6;
+    EXPECT_LT(tiny::greatest_difference(answer(plain, inputs()), answer(mixed.opened, inputs())), off);
+    EXPECT_GT(tiny::greatest_difference(answer(plain, inputs()), answer(start, inputs())), 1e-3);
   }
-  const Opened mixed = declare(trained);
+}
+
+TEST_F(Inheritance, GatesThatTimeMovesFoldToTheirMeans) {
+  const Opened start = edited(opened(), with(cuts(), heirs(opened().blueprint, cuts(), {})));
+  const Routed mixed = routed(start, ".weight");
+  const std::vector<Inputs> samples = {inputs_for(opened().checkpoint.config, 3, 4)},
+                            one = {inputs_for(opened().checkpoint.config, 1, 4)};
+  const Folding folding =
+      fold_gates(mixed.opened, {.measured = samples, .judged = samples, .dtype = at::kDouble});
+  EXPECT_GT(folding.moved, 1e-4);
+  // At the one time that they were measured at they are what they were.
+  EXPECT_LT(fold_gates(mixed.opened, {.measured = one, .judged = one, .dtype = at::kDouble}).moved_most,
+            1e-13);
+}
+
+TEST_F(Inheritance, GatesThatReadPicturesDoNotFold) {
   const std::vector<Inputs> samples = {inputs()};
-  const auto model = build_model(mixed, {.dtype = at::kDouble});
-  Plan plan;
-  for (const Blend& blend : blends(*model, samples)) plan.edits.emplace_back(blend);
-  EXPECT_EQ(plan.edits.size(), 6u);
-  const Opened plain = edited(mixed, plan_from_json(to_json(plan), "plan"));
-  EXPECT_FALSE(plain.checkpoint.config.contains("lamina_experts"));
-  EXPECT_EQ(plain.checkpoint.tensors.size(), edited(opened(), cuts()).checkpoint.tensors.size());
-  EXPECT_LT(tiny::greatest_difference(answer(plain, inputs()), answer(mixed, inputs())), 1e-9);
-  EXPECT_GT(tiny::greatest_difference(answer(plain, inputs()), answer(start, inputs())), 1e-6);
+  EXPECT_THAT(tests::refusal([&] { fold_gates(opened(), {.measured = samples}); }),
+              HasSubstr("nothing to fold"));
+  for (Experts::Reads reads : {Experts::Reads::input, Experts::Reads::both}) {
+    const Plan plan = with(cuts(), heirs(opened().blueprint, cuts(), {.reads = reads}));
+    EXPECT_THAT(tests::refusal([&] { fold_gates(edited(opened(), plan), {.measured = samples}); }),
+                HasSubstr("read the picture too"));
+  }
 }
 
 TEST_F(Inheritance, SkipIsCutIsSilence) {
