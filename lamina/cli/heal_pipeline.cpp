@@ -170,14 +170,17 @@ class Healing {
   };
 
   void see(const Painter& painter, int64_t side) {
-    const std::string hash = add_semantics(teaching_, painter,
-                                           {.scorer = flags_.scorer,
-                                            .side = side,
-                                            .dtype = arithmetic_of(training_.dtype),
-                                            .watch = terminal_.watch()});
-    teaching_.teacher += " and the scorer " + hash;
-    run_.settings.emplace_back("scorer", fmt::format("{} (sha256 {}), term of weight {}",
-                                                     shown(flags_.scorer), hash, teaching_.semantic));
+    const std::string hash = add_semantics(
+        teaching_, painter,
+        {.scorer = flags_.scorer,
+         .side = side,
+         .times = flags_.semantic_times == kAlikeTimes ? asdm::TimeWeight::one : asdm::TimeWeight::alpha_bar,
+         .dtype = arithmetic_of(training_.dtype),
+         .watch = terminal_.watch()});
+    teaching_.teacher += fmt::format(" and the scorer {}, times {}", hash, flags_.semantic_times);
+    run_.settings.emplace_back(
+        "scorer", fmt::format("{} (sha256 {}), term of weight {}, times {}", shown(flags_.scorer), hash,
+                              teaching_.semantic, flags_.semantic_times));
   }
 
   void measure_before(const Model& model, const PictureData& data) {

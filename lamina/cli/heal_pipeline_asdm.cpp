@@ -6,7 +6,6 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/cli.h"
 #include "lamina/family/scorer.h"
-#include "lamina/methods/asdm/semantic.h"
 #include "lamina/models/registry.h"
 
 namespace lamina::cli {
@@ -68,8 +67,9 @@ std::string add_semantics(TeachingOptions& teaching, const Painter& painter, con
   // The painter keeps it.
   const std::shared_ptr<const vae::Autoencoder> decoder(&painter.autoencoder(),
                                                         [](const vae::Autoencoder*) {});
-  teaching.semantic_loss =
-      asdm::semantic_loss({.features = build_model(opened, {.dtype = flags.dtype}), .autoencoder = decoder});
+  teaching.semantic_loss = asdm::semantic_loss({.features = build_model(opened, {.dtype = flags.dtype}),
+                                                .autoencoder = decoder,
+                                                .weight = flags.times});
   teaching.schedule = painter.schedule();
   return opened.checkpoint.hash(flags.watch);
 }

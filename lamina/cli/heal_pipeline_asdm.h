@@ -9,6 +9,7 @@
 #include "lamina/diffusion/pipeline.h"
 #include "lamina/heal/features.h"
 #include "lamina/methods/asdm/incubation.h"
+#include "lamina/methods/asdm/semantic.h"
 
 namespace lamina::cli {
 
@@ -30,6 +31,7 @@ void check_is_cut(const Opened& student, const Opened& teacher, const Plan& plan
 struct SemanticFlags {
   std::filesystem::path scorer;
   int64_t side = 0;
+  asdm::TimeWeight times = asdm::TimeWeight::alpha_bar;
   at::ScalarType dtype = at::kFloat;
   Watch watch = {};
 };

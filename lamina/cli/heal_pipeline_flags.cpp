@@ -23,6 +23,7 @@ void check_semantic(const CLI::App& app, const PipelineFlags& flags) {
   if (asked && flags.scorer.empty())
     fail("--semantic goes with --scorer, a network that says what pictures mean");
   if (!asked && !flags.scorer.empty()) fail("--scorer goes with --semantic, the weight of its term");
+  if (!asked && app.count("--semantic-times") > 0) fail("--semantic-times goes with --semantic");
 }
 
 void check_incubation(const CLI::App& app, const PipelineFlags& flags, const TrainingFlags& training) {
@@ -90,6 +91,12 @@ void add_flags(CLI::App& app, PipelineFlags& flags) {
       ->group("Distillation");
   app.add_option("--scorer", flags.scorer,
                  "scene scorer whose features --semantic compares; judge what comes of it by another one")
+      ->group("Distillation");
+  app.add_option(
+         "--semantic-times", flags.semantic_times,
+         "weight of a time in it: alpha-bar (the noisiest, where pictures are guesses, count least), one")
+      ->check(CLI::IsMember(std::vector<std::string>{"alpha-bar", std::string(kAlikeTimes)}))
+      ->capture_default_str()
       ->group("Distillation");
   app.add_option("--incubate", flags.incubate,
                  "train the stages that the plan edits one after the other inside the teacher: sequential "

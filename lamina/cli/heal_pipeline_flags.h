@@ -9,7 +9,8 @@
 
 namespace lamina::cli {
 
-inline constexpr std::string_view kScenes = "scenes";  // of --pictures: generated ones
+inline constexpr std::string_view kAlikeTimes = "one";  // of --semantic-times
+inline constexpr std::string_view kScenes = "scenes";   // of --pictures: generated ones
 
 struct PipelineFlags {
   std::filesystem::path pipeline, out, teacher, plan, scorer;
@@ -18,6 +19,7 @@ struct PipelineFlags {
   uint64_t scene_seed = 0;
   int64_t rank = 0;
   double alpha = 32, average = 0, dropped = 0.1, joint_share = 0.25;
+  std::string semantic_times = "alpha-bar";
   TeachingOptions teaching = {};
 };
 

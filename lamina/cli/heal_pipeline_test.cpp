@@ -120,6 +120,7 @@ TEST(Flags, ThatDoNotGoTogetherAreRefused) {
   EXPECT_THAT(refused({"--teacher", "t", "--semantic", "1"}), HasSubstr("goes with --scorer"));
   EXPECT_THAT(refused({"--teacher", "t", "--scorer", "s"}), HasSubstr("goes with --semantic"));
   EXPECT_THAT(refused({"--teacher", "t", "--semantic", "0", "--scorer", "s"}), HasSubstr("above 0"));
+  EXPECT_THAT(refused({"--teacher", "t", "--semantic-times", "one"}), HasSubstr("goes with --semantic"));
 }
 
 }  // namespace
