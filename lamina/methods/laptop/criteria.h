@@ -28,7 +28,7 @@ enum class Criterion {
   taylor,      // |sum g w|, g the gradient of the task loss over all of the calibration
   trajectory,  // what the last latents of drawn pictures change by, at equal seeds: errors of all steps, as
                // they add up
-  score,  // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
+  score,       // by how much a scorer of pictures is less sure: delta CLIP score in SnapFusion (2306.00980)
   random,
 };
 std::string_view criterion_name(Criterion criterion);  // "output", "time-weighted"
