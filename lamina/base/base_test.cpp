@@ -464,6 +464,9 @@ TEST(StagedFolder, RefusesWhatItWouldDestroy) {
   EXPECT_THAT(says(folder / "models"), HasSubstr("holds the input"));
   EXPECT_THAT(says(folder / "to_models"), HasSubstr("holds the input"));
   EXPECT_THAT(says(folder / "models/../models"), HasSubstr("holds the input"));
+  put(folder / "models/in/unet", "a part");
+  EXPECT_THAT(says(folder / "models/in/unet"), HasSubstr("is a part of the input"));
+  EXPECT_EQ(content(folder / "models/in/unet/file"), "a part");
   EXPECT_THAT(says(folder / "file"), HasSubstr("is a file"));
   EXPECT_THAT(says(folder / "file/below"), HasSubstr("cannot be made"));
   EXPECT_THAT(says(folder / "link"), HasSubstr("leads nowhere"));

@@ -97,8 +97,14 @@ StagedFolder::StagedFolder(fs::path out, Options options)
       partial_(with_ending(out_, ".partial")),
       replaced_(with_ending(out_, ".replaced")),
       replace_(options.replace) {
+  if (fs::exists(out_) && holds(out_, "."))
+    fail("{}: holds the current folder; name another folder for the output", out_.string());
   for (const fs::path& input : options.inputs) {
-    if (!fs::exists(out_) || !holds(out_, input)) continue;
+    if (input.empty() || !fs::exists(out_)) continue;
+    if (is_full(out_) && fs::is_directory(input) && !fs::equivalent(out_, input) && holds(input, out_))
+      fail("{}: is a part of the input {}; name another folder for the output", out_.string(),
+           input.string());
+    if (!holds(out_, input)) continue;
     if (fs::equivalent(out_, input))
       fail("{}: is the input; name another folder for the output", out_.string());
     fail("{}: holds the input {}; name another folder for the output", out_.string(), input.string());

@@ -17,8 +17,8 @@ class StagedFolder {
     std::string resume = {};  // of what an earlier run left in OUT.partial, the file or folder named so stays
     std::vector<std::filesystem::path> inputs = {};  // what the run reads: OUT may not be it nor hold it
   };
-  // Throws Error when OUT exists and may not be replaced, is a file, is or holds an input, cannot be written,
-  // or another run holds it.
+  // Throws Error when OUT exists and may not be replaced, is a file, is or holds an input or the current
+  // folder, is a part of an input, cannot be written, or another run holds it.
   StagedFolder(std::filesystem::path out, Options options);
   ~StagedFolder();  // without commit: what was made goes, unless `keep` was called or an earlier run is
                     // resumed

@@ -127,7 +127,7 @@ int run_apply_with(int argc, char** argv, const FoldGates& fold) {
       fail("{} is no type to write weights in; float32, float16 and bfloat16 are", in_quotes(dtype));
   }
   const auto requests = forms.empty() ? default_forms(opened, plan) : parse_forms(forms);
-  StagedFolder folder(out, {.replace = force, .inputs = {model}});
+  StagedFolder folder(out, {.replace = force, .inputs = {model, plan_path}});
   const auto written = write_forms(opened, plan, requests, folder.path(), options);
   write_file(folder.path() / "plan.json", to_json(plan).dump(2) + "\n");
   for (const Written& entry : written) {

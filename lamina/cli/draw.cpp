@@ -79,6 +79,8 @@ void check(const DrawFlags& flags) {
     fail("--strength {}: a number above 0 and up to 1 is expected", flags.strength);
   if (flags.prompt.empty() == flags.prompts_file.empty())
     fail("a prompt is expected behind the pipeline, or --prompts-file, and not both");
+  for (const std::string& text : {flags.prompt, flags.negative})
+    if (!is_utf8(text)) fail("{}: a prompt is UTF-8, and this is not", in_quotes(text));
   check_out(flags.out);
 }
 

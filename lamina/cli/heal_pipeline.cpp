@@ -131,8 +131,13 @@ class Healing {
     Student student(std::move(opened), student_options());
     learn(student, data, stretch, follow);
     if (group_.rank() != 0) return Status::ok;
+    if (run_.trained.broke_at > 0)
+      fail(
+          "step {}: {} is not a number, so that what was learnt is of no use; a smaller --lr or a longer "
+          "--warmup may help",
+          run_.trained.broke_at, run_.trained.broke_on);
     write(student, pipeline);
-    return run_.trained.broke_at > 0 ? Status::failed : Status::ok;
+    return Status::ok;
   }
 
  private:

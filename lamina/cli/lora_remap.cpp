@@ -35,8 +35,12 @@ int run_lora_remap(int argc, char** argv) {
   Plan plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
   check_plan(plan, found.opened.blueprint);
   if (!wiring.empty()) plan.provenance["wiring"] = wiring;
-  if (fs::exists(out) && fs::equivalent(out, lora))
-    fail("{}: is the LoRA that is read; name another file to write", out.string());
+  for (const fs::path& input : {lora, plan_path})
+    if (fs::exists(out) && fs::exists(input) && fs::equivalent(out, input))
+      fail("{}: is read; name another file to write", out.string());
+  if (fs::exists(out) &&
+      std::string_view(fs::canonical(out).c_str()).starts_with(fs::canonical(model).string() + "/"))
+    fail("{}: is a file of the model; name another file to write", out.string());
   const LoraReport report = remap_lora(lora, found.opened, plan, parse_forms(form)[0].form, out);
   if (as_json) {
     print(Json{{"kept", report.kept},

@@ -62,6 +62,8 @@ void check_asdm(const UnetOptions& options) {
     fail("--method asdm: what it does beside cutting has no stock config; leave --layout out");
   if (!options.params.empty() || options.macs.empty() == options.ms.empty())
     fail("--method asdm: has one budget; give --macs 78% or --ms 78%, not both, and no --params");
+  if (const std::string& share = options.macs + options.ms; std::strtod(share.c_str(), nullptr) >= 100)
+    fail("--method asdm: a budget of {} leaves nothing to do; less than 100 % is expected", share);
   windows_of(options);
   inheritance_of(options);
 }
@@ -233,8 +235,9 @@ int run_prune_unet(int argc, char** argv) {
     options.params = "50%";
   Terminal terminal({.quiet = quiet || json});
   const Watch watch = terminal.watch();
-  StagedFolder folder(out,
-                      {.replace = force, .resume = resume ? kWork : "", .inputs = {model, captions_file}});
+  StagedFolder folder(out, {.replace = force,
+                            .resume = resume ? kWork : "",
+                            .inputs = {model, captions_file, options.pictures_folder(), options.scorer}});
   if (fs::exists(model) && !is_denoiser(model))
     fail(
         "{}: is no diffusers pipeline (it has no model_index.json) and no U-Net's folder; its flags are for "

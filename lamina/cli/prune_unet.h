@@ -45,6 +45,8 @@ struct UnetOptions {
   int64_t donors = 2, widest = 640;
 
   bool of_scenes() const { return pictures == "scenes" || pictures == "scene"; }
+  // Nothing where they are drawn or painted.
+  std::string pictures_folder() const { return of_scenes() || pictures == "drawn" ? "" : pictures; }
 
   // In the order of the help. The flag of a bool is --no-NAME, and the text says what that does.
   template <class V>

@@ -99,20 +99,26 @@ report::Verdict verdict_of(const UnetRun& run) {
   return verdict;
 }
 
+// A part that does nothing loses nothing, which a logarithmic axis has no place for.
+report::Scale scale_of(std::span<const double> values) {
+  return std::ranges::all_of(values, [](double value) { return value > 0; }) ? report::Scale::logarithmic
+                                                                             : report::Scale::linear;
+}
+
 // Every part's loss, with its standard error.
 report::DotPlot losses_of(const UnetRun& run) {
+  const std::vector<laptop::Mean> means = laptop::means(run.found.scores.all.output);
+  std::vector<double> values;
+  for (const laptop::Mean& mean : means) values.push_back(mean.value);
   report::DotPlot plot{
       .title = "What the output loses when one part is skipped",
-      .axis = {.name = "mean squared change of the output",
-               .format = {},
-               .scale = report::Scale::logarithmic},
+      .axis = {.name = "mean squared change of the output", .format = {}, .scale = scale_of(values)},
       .groups = {"loss"},
       .rows = {},
       .note = fmt::format(
           "Mean and standard error over {} samples. Ranks of the means over the even and over the odd "
           "samples correlate at {:.4f}.",
           run.found.scores.samples(), laptop::split_half(run.found.scores.all.output))};
-  const std::vector<laptop::Mean> means = laptop::means(run.found.scores.all.output);
   std::vector<bool> gone(means.size(), false);
   for (int i : run.found.chosen.removed) gone[static_cast<size_t>(i)] = true;
   for (size_t i = 0; i < means.size(); ++i) {
@@ -194,8 +200,8 @@ report::Series frontier_of(const UnetRun& run, size_t axis) {
   }
   report::Curve measured{.name = "measured, of the plans below", .x = {}, .y = {}};
   std::vector<std::pair<double, double>> points;
-  for (const PlanRow* plan : {&run.found.chosen})
-    points.emplace_back(share_kept(run, plan->saved, axis), plan->joint);
+  if (run.found.chosen.joint > 0)
+    points.emplace_back(share_kept(run, run.found.chosen.saved, axis), run.found.chosen.joint);
   for (const PlanRow& plan : run.found.others)
     if (plan.joint > 0) points.emplace_back(share_kept(run, plan.saved, axis), plan.joint);
   std::ranges::sort(points);

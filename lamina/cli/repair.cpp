@@ -110,7 +110,7 @@ int run_repair(int argc, char** argv) {
   app.add_option("-o,--output", out, "folder to write")->required();
   app.add_option("--captions", captions_file, "a caption a line");
   app.add_option("--pictures", options.pictures,
-                 "drawn (by the whole pipeline, for the captions), scene (painted here), or a folder of "
+                 "drawn (by the whole pipeline, for the captions), scenes (painted here), or a folder of "
                  "NAME.png and NAME.txt")
       ->capture_default_str();
   app.add_option("--samples", options.samples, "samples that are fitted to")
@@ -144,7 +144,8 @@ int run_repair(int argc, char** argv) {
   options.threads = thread_count(static_cast<int>(options.threads));
   Terminal terminal({.quiet = quiet || json});
   const Watch watch = terminal.watch();
-  StagedFolder folder(out, {.replace = force, .inputs = {cut_path, whole_path, captions_file}});
+  StagedFolder folder(
+      out, {.replace = force, .inputs = {cut_path, whole_path, captions_file, options.pictures_folder()}});
   const Subject whole = open_subject(whole_path, options);
   const std::vector<std::string> captions =
       captions_file.empty() ? std::vector<std::string>{} : captions_from(captions_file);
@@ -159,6 +160,9 @@ int run_repair(int argc, char** argv) {
         "{}: a stock config says this cut, without places for what is gone, and repair goes by the whole "
         "denoiser's places; prune with --layout any, or let this one learn with lamina heal",
         shown(cut_path));
+  if (cut.checkpoint.hash(watch) == whole.opened().checkpoint.hash(watch))
+    fail("{}: is the whole denoiser, from which nothing was cut; there is nothing to repair",
+         shown(cut_path));
   const fs::path drawn = folder.path() / "samples";
   fs::create_directories(drawn);
   const UnetData data = make_data(whole, options, captions, drawn, watch);

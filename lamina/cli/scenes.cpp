@@ -335,6 +335,12 @@ int run_scenes(int argc, char** argv) {
   app.add_flag("-q,--quiet", flags.quiet, "no progress");
   parse(app, argc, argv);
   check(flags.faster);
+  if (flags.pipeline.empty() && flags.scorers.empty() && flags.grid.empty())
+    fail("a PIPELINE is expected, and --scorer, a folder that reads captions back; lamina scenes --help");
+  if (flags.scorers.empty() && flags.grid.empty() && flags.against.empty())
+    fail("--scorer is expected, a folder that reads captions back, or --grid for the pictures alone");
+  if (!(flags.draw.guidance >= 0 && flags.draw.guidance <= 1000))
+    fail("--cfg {}: a number from 0 to 1000 is expected", flags.draw.guidance);
   for (const char* flag : {"--inherit", "--merge", "--switch", "--switch-at"})
     if (app.count(flag) > 0 && flags.pipeline.empty()) fail("{} goes with a PIPELINE", flag);
   if (!flags.against.empty() && flags.pipeline.empty()) fail("--against goes with a PIPELINE");

@@ -5,6 +5,7 @@
 """
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -76,6 +77,53 @@ class Resume(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertNotIn("--resume", done.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
+
+
+class Kept(unittest.TestCase):
+    """What is read is not written over."""
+    QUICK = ["--method", "magnitude", "--params", "90%", "--samples", 2, "--heldout", 1, "--rerank", 0, "--refine", 0, "--repeats", 1, "--compare", "none",
+             "--trajectory", 0, "-q", "--force"]
+
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temporary.cleanup)
+        self.folder = pathlib.Path(self.temporary.name)
+
+    def refused(self, *arguments, says, **options):
+        done = run(*arguments, **options)
+        self.assertEqual((done.returncode, says in done.stderr), (1, True), done.stderr)
+
+    def test_inputs(self):
+        own = self.folder / "own"
+        shutil.copytree(PIPELINE, own)
+        before = sorted((path, path.read_bytes()) for path in own.rglob("*") if path.is_file())
+        self.refused("prune", own, *self.QUICK, "--pictures", "scenes", "-o", own / "unet", says="is a part of the input")
+        pictures = self.folder / "pictures"
+        pictures.mkdir()
+        (pictures / "a.txt").write_text("a red ring")
+        for verb in (["prune", own, *self.QUICK], ["repair", own, own, "--force", "-q"]):
+            self.refused(*verb, "--pictures", pictures, "-o", pictures, says="is the input")
+        cut = self.folder / "cut"
+        self.assertEqual(run("prune", own, *self.QUICK, "--pictures", "scenes", "-o", cut).returncode, 0)
+        self.refused("apply", own, cut / "plan.json", "-o", cut, "--force", says="holds the input")
+        self.refused("repair", own, own, "--pictures", "scenes", "-o", self.folder / "x", "-q", says="nothing was cut")
+        self.assertEqual(sorted((path, path.read_bytes()) for path in own.rglob("*") if path.is_file()), before)
+        self.assertEqual((pictures / "a.txt").read_text(), "a red ring")
+
+    def test_nothing_to_do_is_done(self):
+        done = run("prune", PIPELINE, "--params", "100%", "--pictures", "scenes", "--samples", 2, "--heldout", 1, "--rerank", 2, "--refine", 0, "--repeats", 1,
+                   "--random-plans", 1, "--trajectory", 0, "-q", "-o", self.folder / "same")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        proof = self.folder / "proof"
+        self.assertEqual(run("apply", PIPELINE, "--drop", "d2.a1,mid", "--export", "proof", "-o", proof).returncode, 0)
+        done = run("prune", proof, "--params", "90%", "--pictures", "scenes", "--samples", 2, "--heldout", 1, "--rerank", 2, "--refine", 0, "--repeats", 1,
+                   "--random-plans", 1, "--trajectory", 0, "-q", "-o", self.folder / "again")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_a_prompt_is_utf8(self):
+        done = subprocess.run([str(scenes_test.LAMINA).encode(), b"draw", str(PIPELINE).encode(), b"\xff red", b"-o", b"x.png"], capture_output=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"UTF-8", done.stderr)
 
 
 class ByPictures(unittest.TestCase):
