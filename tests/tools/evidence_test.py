@@ -15,6 +15,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
+from evidence_pipeline import rank_correlation  # noqa: E402
 
 
 def tool(name):
@@ -67,6 +68,37 @@ class Laptop(unittest.TestCase):
                 self.assertLess(arm("teacher-norm"), arm(other))
             ratios.append(arm("teacher-norm") / arm("plain"))
         self.assertLessEqual(statistics.mean(ratios), 0.97)
+
+
+    def test_the_last_latents_tell_how_a_plan_draws(self):
+        judged, pictures = self.results["judges"], self.results["judged pictures"]
+        drawn = [statistics.mean(scorer["all"][0] for scorer in pictures[name]) for name in judged]
+        tells = lambda judge: rank_correlation([-plan[judge] for plan in judged.values()], drawn)
+        self.assertGreaterEqual(tells("last latents"), 0.9)
+        for other in ("measured loss", "clean picture"):
+            self.assertLess(tells(other), 0.7)
+
+
+class Asdm(unittest.TestCase):
+    FAST = "after LAPTOP-Diff, by trajectory, repaired"
+
+    def setUp(self):
+        self.results = json.loads((ROOT / "evidence/asdm/results.json").read_text())
+
+    def test_time_saved(self):
+        for batch in (1, 8):
+            with self.subTest(batch):
+                found = self.results["speed"][f"batch {batch}, by trajectory"]
+                pairs = list(zip(found[self.FAST], found["whole"]))
+                self.assertGreaterEqual(len(pairs), 20)
+                saved = lambda of, pairs=pairs: 1 - statistics.median(of(one) / of(other) for one, other in pairs)
+                self.assertGreaterEqual(saved(lambda one: one["denoiser"]), 0.30)
+                self.assertGreaterEqual(saved(lambda one: sum(one.values())), 0.27)
+
+    def test_as_often_right(self):
+        for difference, low, _ in self.results["paired"][self.FAST]:
+            self.assertGreaterEqual(difference, -0.01)
+            self.assertGreaterEqual(low, -0.03)
 
 
 class Tables(unittest.TestCase):
