@@ -18,13 +18,14 @@ int run_lora_remap(int argc, char** argv) {
       "How what is left is wired stands in the plan (\"wiring\"); a plan by hand does not say it.",
       "lora-remap");
   fs::path lora, plan_path, model, out;
-  std::string form = "compact", wiring;
+  std::string form, wiring;
   bool as_json = false;
   app.add_option("LORA", lora, "a .safetensors file")->required();
   app.add_option("PLAN", plan_path, "plan.json of the cut")->required();
   app.add_option("--model", model, "the model before the cut: pipeline or U-Net folder")->required();
   app.add_option("-o,--output", out, "file to write")->required();
-  app.add_option("--form", form, "what the cut model was written as")
+  app.add_option("--form", form,
+                 "what the cut model was written as (default: as the plan says, else compact)")
       ->check(CLI::IsMember({"compact", "proof", "extended"}));
   app.add_option("--wiring", wiring, "in place of the plan's: exact, or stock, as apply was told")
       ->check(CLI::IsMember({"exact", "stock"}));
@@ -35,6 +36,7 @@ int run_lora_remap(int argc, char** argv) {
   Plan plan = plan_from_json(parse_json(read_file(plan_path), plan_path.string()), plan_path.string());
   check_plan(plan, found.opened.blueprint);
   if (!wiring.empty()) plan.provenance["wiring"] = wiring;
+  if (form.empty()) form = json_string_or(plan.provenance, "form", "compact", plan_path.string());
   for (const fs::path& input : {lora, plan_path})
     if (fs::exists(out) && fs::exists(input) && fs::equivalent(out, input))
       fail("{}: is read; name another file to write", out.string());

@@ -280,6 +280,8 @@ int run_prune_unet(int argc, char** argv) {
   // With it apply and lora-remap make of the plan what is written here.
   if (const auto layout = layout_from_name(options.layout))
     run.plan.provenance["wiring"] = layout->wiring == unet::Wiring::exact ? "exact" : "stock";
+  else
+    run.plan.provenance["form"] = "extended";
   const std::string plan = to_json(run.plan).dump(2) + "\n";
   if (!plan_only) {
     const Checkpoint cut = cut_checkpoint(subject, options, found, run.plan);

@@ -137,6 +137,7 @@ class PlansOfPrune(Case):
         self.done("apply", self.model, cut / "plan.json", "-o", self.folder / "again", "--export", "extended", "-q")
         self.assertEqual(tensors(cut / "unet" / WEIGHTS), tensors(self.folder / "again" / "unet" / WEIGHTS))
         self.fits(self.model, cut, cut / "plan.json", "--form", "extended")
+        self.fits(self.model, cut, cut / "plan.json")  # the plan says it
 
     def test_the_example(self):
         model = ROOT / "examples" / "scenes" / "pipeline"
