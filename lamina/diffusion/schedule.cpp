@@ -139,7 +139,11 @@ std::unique_ptr<Solver> solver(const Json& config, std::string_view name, int64_
          fmt::join(solver_names(), ", "));
   const std::string_view wanted = name.empty() ? own : name;
   if (wanted == own) scheduler::check_fields(config, what);
-  const scheduler::Setting setting{config, schedule, steps, what};
+  Json own_fields = config;
+  // Another scheduler's config does not speak of Runge-Kutta steps, and Stable Diffusion's PNDM has none.
+  if (wanted == "pndm" && own != wanted && !config.contains("skip_prk_steps"))
+    own_fields["skip_prk_steps"] = true;
+  const scheduler::Setting setting{own_fields, schedule, steps, what};
   if (wanted == "ddim") return scheduler::ddim(setting);
   if (wanted == "ddpm") return scheduler::ddpm(setting);
   if (wanted == "euler") return scheduler::euler(setting);

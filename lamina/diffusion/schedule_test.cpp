@@ -112,6 +112,16 @@ TEST(Schedules, AnotherSolverTakesTheFieldsThatItKnows) {
       3U);
 }
 
+TEST(Schedules, PndmByNameSkipsRungeKuttaSteps) {
+  Json other = with(kStable, {{"_class_name", "DDIMScheduler"}});
+  const auto times = solver(kStable, "", 10, "x")->times();
+  other.erase("skip_prk_steps");
+  EXPECT_EQ(solver(other, "pndm", 10, "x")->times(), times);
+  Json own = kStable;
+  own.erase("skip_prk_steps");
+  EXPECT_THAT(refusal([&] { solver(own, "", 10, "x"); }), HasSubstr("Runge-Kutta"));
+}
+
 TEST(Schedules, WhatIsNotKnownIsRefused) {
   const auto refused = [](const Json& more, const std::string& name = "", int64_t steps = 5) {
     return refusal([&] {
