@@ -262,7 +262,9 @@ class Scenes(Case):
         self.assertIn("real pictures", result.stdout)
 
     def test_what_is_refused(self):
-        for arguments, says in ((["--split", "best"], "train, validation, test and novel"), ([self.folder / "nothing"], "nothing")):
+        for arguments, says in ((["--split", "best", "--grid", "x.png"], "train, validation, test and novel"), ([self.folder / "nothing", "--grid", "x.png"], "nothing"),
+                                ([], "a PIPELINE is expected"), ([self.folder / "nothing"], "--scorer is expected"),
+                                (["p", "--grid", "x.png", "--cfg", "nan"], "--cfg")):
             result = run("scenes", *arguments)
             self.assertEqual(result.returncode, 1)
             self.assertIn(says, result.stderr)
