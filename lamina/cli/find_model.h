@@ -21,6 +21,9 @@ struct Found {
   ExportOptions exporting(const Watch& watch) const;
 };
 
+// Whether it is the folder of a diffusers pipeline or of a U-Net.
+bool is_denoiser(const std::filesystem::path& path);
+
 // Of a pipeline its U-Net, where no component is named. Throws Error that lists the components.
 Found find_model(const std::filesystem::path& path, const std::string& component = {});
 

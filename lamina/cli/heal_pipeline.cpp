@@ -131,11 +131,6 @@ class Healing {
     Student student(std::move(opened), student_options());
     learn(student, data, stretch, follow);
     if (group_.rank() != 0) return Status::ok;
-    if (run_.trained.broke_at > 0)
-      fail(
-          "step {}: {} is not a number, so that what was learnt is of no use; a smaller --lr or a longer "
-          "--warmup may help",
-          run_.trained.broke_at, run_.trained.broke_on);
     write(student, pipeline);
     return Status::ok;
   }
@@ -229,9 +224,11 @@ class Healing {
   void learn(Student& student, const PictureData& data, const Stretch& stretch, Follow& follow) {
     if (run_.incubation.empty()) measure_before(student.model(), data);
     if (stretch.options.steps > 0 && run_.trained.broke_at == 0) together(student, data, stretch, follow);
-    if (run_.trained.curve.empty())
-      fail("step {}: {} is not a number, so that nothing was learnt; is the learning rate too high?",
-           run_.trained.broke_at, run_.trained.broke_on);
+    if (run_.trained.broke_at > 0)
+      fail(
+          "step {}: {} is not a number, so that what was learnt is of no use; a smaller --lr or a longer "
+          "--warmup may help",
+          run_.trained.broke_at, run_.trained.broke_on);
     if (averaging_) shown_.emplace(*averaging_);  // what is measured and written
     for (const StepRecord& record : run_.trained.curve) run_.seconds += record.seconds;
     follow.watch().report({"after", 0, 0, ""});

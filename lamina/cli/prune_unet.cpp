@@ -14,6 +14,7 @@
 #include "lamina/base/text.h"
 #include "lamina/cli/card.h"
 #include "lamina/cli/cli.h"
+#include "lamina/cli/find_model.h"
 #include "lamina/cli/session.h"
 #include "lamina/report/terminal.h"
 
@@ -30,16 +31,6 @@ const std::vector<std::string>& denoiser_methods() {
   static const std::vector<std::string> names = {"laptop",          "asdm",  "bk-sdm", "magnitude", "taylor",
                                                  "block-influence", "random"};
   return names;
-}
-
-bool is_denoiser(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_directory(path, error)) return false;
-  if (is_pipeline(path)) return true;
-  const fs::path file = path / "config.json";
-  if (!fs::is_regular_file(file, error)) return false;
-  const std::string text = read_file(file, size_t{16} << 20);
-  return text.find("UNet2DConditionModel") != std::string::npos;
 }
 
 std::string criterion_of(const std::string& method, const std::string& asked) {

@@ -24,17 +24,6 @@ namespace {
 constexpr double kAllowed = 1e-5;  // of the largest number, in float32
 constexpr size_t kNamed = 5;       // tensors that the text names
 
-bool is_unet(const fs::path& folder) {
-  std::error_code error;
-  const fs::path config = folder / "config.json";
-  return fs::is_regular_file(config, error) &&
-         read_file(config, size_t{16} << 20).find("UNet2DConditionModel") != std::string::npos;
-}
-
-bool is_denoiser(const fs::path& folder) {
-  return is_pipeline(folder) || is_unet(folder);
-}
-
 // The denoisers in an output of ours: the folder itself, or the folders of the forms in it.
 std::vector<fs::path> denoisers_in(const fs::path& out) {
   std::error_code error;
